@@ -1,0 +1,252 @@
+package frame
+
+import (
+	"encoding/binary"
+	"errors"
+)
+
+// Sizes in bytes, and the bound on a batch in frames.
+const (
+	// MaxBatch is how many frames move together at most.
+	MaxBatch = 64
+	// Headroom stands before a received frame's first byte: room for the
+	// virtio-net header, and for the largest encapsulation this switch adds
+	// (Ethernet 14 + VLAN 4 + IPv6 40 + UDP 8 + Geneve 8 with options).
+	Headroom = 256
+	// MaxLen is the longest frame: Ethernet header, one VLAN tag left in the
+	// bytes, and an IP packet of 65,535 bytes.
+	MaxLen = EthLen + TagLen + 65535
+	// BufferLen is what one frame's buffer takes in the arena: Headroom and
+	// MaxLen, rounded up to whole pages.
+	BufferLen = 17 * 4096
+
+	EthLen  = 14 // destination, source, EtherType
+	AddrLen = 12 // destination and source
+	TagLen  = 4  // TPID and TCI
+	// VnetLen is sizeof(struct virtio_net_hdr), linux/virtio_net.h, without
+	// num_buffers: what PACKET_VNET_HDR and IFF_VNET_HDR use by default.
+	VnetLen = 10
+)
+
+// Tag is an IEEE 802.1Q tag in host byte order. TPID 0 means: no tag.
+type Tag struct {
+	TPID uint16 // 0x8100 or 0x88a8
+	TCI  uint16 // PCP (3 bits), DEI (1), VID (12)
+}
+
+// Values of Tag.TPID.
+const (
+	TPID8021Q  = 0x8100 // IEEE 802.1Q, customer tag
+	TPID8021AD = 0x88a8 // IEEE 802.1ad, service tag
+)
+
+// Present reports whether there is a tag.
+func (t Tag) Present() bool { return t.TPID != 0 }
+
+// VID returns the VLAN identifier, 0 to 4095.
+func (t Tag) VID() uint16 { return t.TCI & 0x0fff }
+
+// Offload is the part of struct virtio_net_hdr (linux/virtio_net.h, VIRTIO 1.2
+// section 5.1.6) that a frame carries, in host byte order.
+type Offload struct {
+	Flags      uint8  // NeedsCsum, DataValid
+	GSOType    uint8  // GSONone, or a type, perhaps with GSOECN
+	HdrLen     uint16 // Ethernet, IP and transport headers, in bytes; a hint
+	GSOSize    uint16 // payload bytes a segment
+	CsumStart  uint16 // where the sum begins, from the frame's first byte
+	CsumOffset uint16 // where the sum is stored, from CsumStart
+}
+
+// Values of Offload.Flags and Offload.GSOType.
+const (
+	NeedsCsum = 1 // VIRTIO_NET_HDR_F_NEEDS_CSUM: the checksum is partial
+	DataValid = 2 // VIRTIO_NET_HDR_F_DATA_VALID: somebody verified it
+
+	GSONone  = 0
+	GSOTCPv4 = 1
+	GSOUDP   = 3 // UFO, IP fragments; no kernel since 4.14 sends it
+	GSOTCPv6 = 4
+	GSOUDPL4 = 5    // USO, since Linux 6.2
+	GSOECN   = 0x80 // or'ed: only the first segment carries CWR
+)
+
+// PutVnet writes o as a struct virtio_net_hdr in native (little-endian) byte
+// order into b; len(b) >= VnetLen. shift is added to CsumStart and HdrLen where
+// they are set: the bytes of a tag that the device puts back.
+func (o *Offload) PutVnet(b []byte, shift uint16) {
+	_ = b[VnetLen-1]
+	b[0] = o.Flags
+	b[1] = o.GSOType
+	hl, cs := o.HdrLen, o.CsumStart
+	if hl != 0 {
+		hl += shift
+	}
+	if o.Flags&NeedsCsum != 0 {
+		cs += shift
+	}
+	binary.LittleEndian.PutUint16(b[2:], hl)
+	binary.LittleEndian.PutUint16(b[4:], o.GSOSize)
+	binary.LittleEndian.PutUint16(b[6:], cs)
+	binary.LittleEndian.PutUint16(b[8:], o.CsumOffset)
+}
+
+// GetVnet reads a struct virtio_net_hdr from b; len(b) >= VnetLen.
+func (o *Offload) GetVnet(b []byte) {
+	_ = b[VnetLen-1]
+	o.Flags = b[0]
+	o.GSOType = b[1]
+	o.HdrLen = binary.LittleEndian.Uint16(b[2:])
+	o.GSOSize = binary.LittleEndian.Uint16(b[4:])
+	o.CsumStart = binary.LittleEndian.Uint16(b[6:])
+	o.CsumOffset = binary.LittleEndian.Uint16(b[8:])
+}
+
+// Super reports whether the frame stands for several on the wire.
+func (o *Offload) Super() bool { return o.GSOType&^GSOECN != GSONone }
+
+// Frame is one Ethernet frame and its offload state, in a buffer of its own.
+//
+// Thread-safety: none; a frame belongs to one worker.
+type Frame struct {
+	buf  []byte // the whole buffer, len BufferLen
+	off  int    // where the frame begins in buf
+	n    int    // its length
+	refs int32  // how many rings hold it beyond the batch it came in
+	Offload
+	Tag Tag // the outermost tag, taken out of the bytes
+}
+
+// Bytes returns the frame from its destination address on, without the tag that
+// stands in Tag. The slice is valid until the frame goes back to its pool.
+func (f *Frame) Bytes() []byte { return f.buf[f.off : f.off+f.n : f.off+f.n] }
+
+// Len returns len(f.Bytes()).
+func (f *Frame) Len() int { return f.n }
+
+// WireLen returns the frame's length with its tag, in bytes, and without FCS.
+func (f *Frame) WireLen() int {
+	if f.Tag.Present() {
+		return f.n + TagLen
+	}
+	return f.n
+}
+
+// Dst and Src return the MAC addresses; valid for a frame with Len() >= EthLen.
+func (f *Frame) Dst() (a [6]byte) { copy(a[:], f.buf[f.off:]); return }
+
+// Src is described at Dst.
+func (f *Frame) Src() (a [6]byte) { copy(a[:], f.buf[f.off+6:]); return }
+
+// Before returns the n bytes that stand before the frame's first byte. They are
+// the device's to write: the virtio-net header goes there. n <= Headroom less
+// what was taken out; Before never fails for n <= VnetLen.
+func (f *Frame) Before(n int) []byte { return f.buf[f.off-n : f.off] }
+
+// Room returns the buffer from n bytes before the place of a frame's first byte
+// to its end, for a device to receive into; then call Reset.
+func (f *Frame) Room(n int) []byte { return f.buf[Headroom-n:] }
+
+// Reset says that n bytes of frame stand at the usual place in the buffer, with
+// no tag and no offload. 0 <= n <= MaxLen.
+func (f *Frame) Reset(n int) {
+	f.off, f.n = Headroom, n
+	f.Tag = Tag{}
+	f.Offload = Offload{}
+}
+
+// Set makes f a copy of b with no tag and no offload. len(b) <= MaxLen.
+func (f *Frame) Set(b []byte) {
+	f.Reset(len(b))
+	copy(f.buf[Headroom:], b)
+}
+
+// PopTag brings a frame whose outermost tag stands in its bytes into normal
+// form, and reports whether there was one. Offload offsets are moved along.
+func (f *Frame) PopTag() bool {
+	if f.n < EthLen+TagLen || f.Tag.Present() {
+		return false
+	}
+	b := f.buf[f.off : f.off+f.n]
+	tpid := binary.BigEndian.Uint16(b[AddrLen:])
+	if tpid != TPID8021Q && tpid != TPID8021AD {
+		return false
+	}
+	f.Tag = Tag{TPID: tpid, TCI: binary.BigEndian.Uint16(b[AddrLen+2:])}
+	copy(b[TagLen:TagLen+AddrLen], b[:AddrLen])
+	f.off += TagLen
+	f.n -= TagLen
+	if f.HdrLen >= TagLen {
+		f.HdrLen -= TagLen
+	}
+	if f.Flags&NeedsCsum != 0 && f.CsumStart >= TagLen {
+		f.CsumStart -= TagLen
+	}
+	return true
+}
+
+// PushTag puts t into the bytes, as the outermost tag; for writers of files and
+// for tests: devices send a tag by scatter-gather. It needs TagLen of headroom.
+func (f *Frame) PushTag(t Tag) {
+	f.off -= TagLen
+	f.n += TagLen
+	b := f.buf[f.off : f.off+f.n]
+	copy(b[:AddrLen], b[TagLen:TagLen+AddrLen])
+	binary.BigEndian.PutUint16(b[AddrLen:], t.TPID)
+	binary.BigEndian.PutUint16(b[AddrLen+2:], t.TCI)
+	if f.HdrLen != 0 {
+		f.HdrLen += TagLen
+	}
+	if f.Flags&NeedsCsum != 0 {
+		f.CsumStart += TagLen
+	}
+}
+
+// What Check finds. They are allocated once: a hostile sender may cause many.
+var (
+	ErrShort   = errors.New("frame is shorter than an Ethernet header")
+	ErrOffload = errors.New("offload state points outside the frame, or names an unknown kind")
+)
+
+// Check tells whether the frame is long enough to be one, and whether its
+// offload state may be trusted: after it returns nil the checksum field lies
+// inside the frame and a super-frame's kind is known and its GSOSize above zero.
+// A UFO super-frame (GSOUDP) is refused: nothing sends one since Linux 4.14.
+func (f *Frame) Check() error {
+	if f.n < EthLen {
+		return ErrShort
+	}
+	if f.Flags&NeedsCsum != 0 && (f.CsumStart < EthLen || int(f.CsumStart)+int(f.CsumOffset)+2 > f.n) {
+		return ErrOffload
+	}
+	switch f.GSOType &^ GSOECN {
+	case GSONone:
+		return nil
+	case GSOTCPv4, GSOTCPv6, GSOUDPL4:
+		if f.GSOSize == 0 || f.Flags&NeedsCsum == 0 {
+			return ErrOffload
+		}
+		return nil
+	}
+	return ErrOffload
+}
+
+// Out is one frame staged for one output: the frame, and the tag it leaves with.
+type Out struct {
+	F   *Frame
+	Tag Tag
+}
+
+// WireLen returns the length on the wire in bytes, tag included, without FCS.
+func (o *Out) WireLen() int {
+	if o.Tag.Present() {
+		return o.F.n + TagLen
+	}
+	return o.F.n
+}
+
+// Batch is up to MaxBatch frames that were received together. Frames[:N] are
+// filled; the rest are empty frames for the next receive.
+type Batch struct {
+	Frames [MaxBatch]*Frame
+	N      int
+}

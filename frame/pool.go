@@ -1,0 +1,71 @@
+package frame
+
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// Pool is one worker's frames. Their buffers lie in one anonymous mapping, so
+// the garbage collector neither scans nor moves them, and a page that no frame
+// ever reached takes no memory.
+//
+// Thread-safety: none; a pool belongs to one worker.
+type Pool struct {
+	arena []byte
+	all   []Frame
+	free  []*Frame
+}
+
+// NewPool makes a pool of n frames. The error is that of mmap(2).
+func NewPool(n int) (*Pool, error) {
+	arena, err := unix.Mmap(-1, 0, n*BufferLen, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
+	if err != nil {
+		return nil, fmt.Errorf("map %d frame buffers of %d bytes: %w", n, BufferLen, err)
+	}
+	p := &Pool{arena: arena, all: make([]Frame, n), free: make([]*Frame, n)}
+	for i := range p.all {
+		p.all[i] = Frame{buf: arena[i*BufferLen : (i+1)*BufferLen : (i+1)*BufferLen], off: Headroom}
+		// The free list is a stack: the frame used last is handed out first,
+		// while its first cache lines are still warm.
+		p.free[n-1-i] = &p.all[i]
+	}
+	return p, nil
+}
+
+// Close unmaps the buffers. No frame of the pool may be used afterwards.
+func (p *Pool) Close() error {
+	p.all, p.free = nil, nil
+	return unix.Munmap(p.arena)
+}
+
+// Get takes an empty frame, or returns nil when all are in use.
+func (p *Pool) Get() *Frame {
+	if len(p.free) == 0 {
+		return nil
+	}
+	f := p.free[len(p.free)-1]
+	p.free = p.free[:len(p.free)-1]
+	return f
+}
+
+// Put gives a frame back. It must not be held by any ring.
+func (p *Pool) Put(f *Frame) { p.free = append(p.free, f) }
+
+// Free returns how many frames are left.
+func (p *Pool) Free() int { return len(p.free) }
+
+// Hold says that one more ring keeps f beyond the batch it came in.
+func (f *Frame) Hold() { f.refs++ }
+
+// Release says that a ring let f go. When none holds it any longer the frame is
+// back in the pool.
+func (p *Pool) Release(f *Frame) {
+	f.refs--
+	if f.refs == 0 {
+		p.Put(f)
+	}
+}
+
+// Held reports whether a ring keeps f, so that its batch must let it go.
+func (f *Frame) Held() bool { return f.refs > 0 }
