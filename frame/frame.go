@@ -111,7 +111,7 @@ type Frame struct {
 	buf  []byte // the whole buffer, len BufferLen
 	off  int    // where the frame begins in buf
 	n    int    // its length
-	refs int32  // how many rings hold it beyond the batch it came in
+	refs int32  // how many hold it: its batch, transmit rings
 	Offload
 	Tag Tag // the outermost tag, taken out of the bytes
 }

@@ -39,33 +39,32 @@ func (p *Pool) Close() error {
 	return unix.Munmap(p.arena)
 }
 
-// Get takes an empty frame, or returns nil when all are in use.
+// Get takes an empty frame, held once by the caller, or returns nil when all
+// are in use.
 func (p *Pool) Get() *Frame {
 	if len(p.free) == 0 {
 		return nil
 	}
 	f := p.free[len(p.free)-1]
 	p.free = p.free[:len(p.free)-1]
+	f.refs = 1
 	return f
 }
-
-// Put gives a frame back. It must not be held by any ring.
-func (p *Pool) Put(f *Frame) { p.free = append(p.free, f) }
 
 // Free returns how many frames are left.
 func (p *Pool) Free() int { return len(p.free) }
 
-// Hold says that one more ring keeps f beyond the batch it came in.
+// Hold says that one more holder keeps f.
 func (f *Frame) Hold() { f.refs++ }
 
-// Release says that a ring let f go. When none holds it any longer the frame is
-// back in the pool.
+// Release says that one holder lets f go. When nobody holds it any longer the
+// frame is back in the pool.
 func (p *Pool) Release(f *Frame) {
 	f.refs--
 	if f.refs == 0 {
-		p.Put(f)
+		p.free = append(p.free, f)
 	}
 }
 
-// Held reports whether a ring keeps f, so that its batch must let it go.
-func (f *Frame) Held() bool { return f.refs > 0 }
+// Shared reports whether f has more than one holder.
+func (f *Frame) Shared() bool { return f.refs > 1 }
