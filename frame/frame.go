@@ -43,6 +43,12 @@ const (
 // Present reports whether there is a tag.
 func (t Tag) Present() bool { return t.TPID != 0 }
 
+// put writes the tag's four bytes in network byte order.
+func (t Tag) put(b []byte) {
+	binary.BigEndian.PutUint16(b, t.TPID)
+	binary.BigEndian.PutUint16(b[2:], t.TCI)
+}
+
 // VID returns the VLAN identifier, 0 to 4095.
 func (t Tag) VID() uint16 { return t.TCI & 0x0fff }
 
@@ -70,7 +76,7 @@ const (
 	GSOECN   = 0x80 // or'ed: only the first segment carries CWR
 )
 
-// PutVnet writes o as a struct virtio_net_hdr in native (little-endian) byte
+// PutVnet writes o as a struct virtio_net_hdr in native byte
 // order into b; len(b) >= VnetLen. shift is added to CsumStart and HdrLen where
 // they are set: the bytes of a tag that the device puts back.
 func (o *Offload) PutVnet(b []byte, shift uint16) {
@@ -84,10 +90,10 @@ func (o *Offload) PutVnet(b []byte, shift uint16) {
 	if o.Flags&NeedsCsum != 0 {
 		cs += shift
 	}
-	binary.LittleEndian.PutUint16(b[2:], hl)
-	binary.LittleEndian.PutUint16(b[4:], o.GSOSize)
-	binary.LittleEndian.PutUint16(b[6:], cs)
-	binary.LittleEndian.PutUint16(b[8:], o.CsumOffset)
+	binary.NativeEndian.PutUint16(b[2:], hl)
+	binary.NativeEndian.PutUint16(b[4:], o.GSOSize)
+	binary.NativeEndian.PutUint16(b[6:], cs)
+	binary.NativeEndian.PutUint16(b[8:], o.CsumOffset)
 }
 
 // GetVnet reads a struct virtio_net_hdr from b; len(b) >= VnetLen.
@@ -95,10 +101,10 @@ func (o *Offload) GetVnet(b []byte) {
 	_ = b[VnetLen-1]
 	o.Flags = b[0]
 	o.GSOType = b[1]
-	o.HdrLen = binary.LittleEndian.Uint16(b[2:])
-	o.GSOSize = binary.LittleEndian.Uint16(b[4:])
-	o.CsumStart = binary.LittleEndian.Uint16(b[6:])
-	o.CsumOffset = binary.LittleEndian.Uint16(b[8:])
+	o.HdrLen = binary.NativeEndian.Uint16(b[2:])
+	o.GSOSize = binary.NativeEndian.Uint16(b[4:])
+	o.CsumStart = binary.NativeEndian.Uint16(b[6:])
+	o.CsumOffset = binary.NativeEndian.Uint16(b[8:])
 }
 
 // Super reports whether the frame stands for several on the wire.
@@ -112,6 +118,8 @@ type Frame struct {
 	off  int    // where the frame begins in buf
 	n    int    // its length
 	refs int32  // how many hold it: its batch, transmit rings
+	// Truncated says that the device had more bytes than a buffer holds.
+	Truncated bool
 	Offload
 	Tag Tag // the outermost tag, taken out of the bytes
 }
@@ -150,6 +158,7 @@ func (f *Frame) Room(n int) []byte { return f.buf[Headroom-n:] }
 // no tag and no offload. 0 <= n <= MaxLen.
 func (f *Frame) Reset(n int) {
 	f.off, f.n = Headroom, n
+	f.Truncated = false
 	f.Tag = Tag{}
 	f.Offload = Offload{}
 }
@@ -191,8 +200,7 @@ func (f *Frame) PushTag(t Tag) {
 	f.n += TagLen
 	b := f.buf[f.off : f.off+f.n]
 	copy(b[:AddrLen], b[TagLen:TagLen+AddrLen])
-	binary.BigEndian.PutUint16(b[AddrLen:], t.TPID)
-	binary.BigEndian.PutUint16(b[AddrLen+2:], t.TCI)
+	t.put(b[AddrLen:])
 	if f.HdrLen != 0 {
 		f.HdrLen += TagLen
 	}
@@ -204,6 +212,7 @@ func (f *Frame) PushTag(t Tag) {
 // What Check finds. They are allocated once: a hostile sender may cause many.
 var (
 	ErrShort   = errors.New("frame is shorter than an Ethernet header")
+	ErrLong    = errors.New("frame is longer than a buffer")
 	ErrOffload = errors.New("offload state points outside the frame, or names an unknown kind")
 )
 
@@ -212,6 +221,9 @@ var (
 // inside the frame and a super-frame's kind is known and its GSOSize above zero.
 // A UFO super-frame (GSOUDP) is refused: nothing sends one since Linux 4.14.
 func (f *Frame) Check() error {
+	if f.Truncated {
+		return ErrLong
+	}
 	if f.n < EthLen {
 		return ErrShort
 	}
@@ -244,9 +256,3 @@ func (o *Out) WireLen() int {
 	return o.F.n
 }
 
-// Batch is up to MaxBatch frames that were received together. Frames[:N] are
-// filled; the rest are empty frames for the next receive.
-type Batch struct {
-	Frames [MaxBatch]*Frame
-	N      int
-}

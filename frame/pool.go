@@ -6,6 +6,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// colours is how many cache lines the starts of buffers are spread over; what
+// a buffer has beyond Headroom and MaxLen pays for it.
+const colours = 32
+
+// A buffer shifted by the last colour still holds the longest frame.
+const _ = uint(BufferLen - (colours-1)*64 - Headroom - MaxLen)
+
 // Pool is one worker's frames. Their buffers lie in one anonymous mapping, so
 // the garbage collector neither scans nor moves them, and a page that no frame
 // ever reached takes no memory.
@@ -25,7 +32,11 @@ func NewPool(n int) (*Pool, error) {
 	}
 	p := &Pool{arena: arena, all: make([]Frame, n), free: make([]*Frame, n)}
 	for i := range p.all {
-		p.all[i] = Frame{buf: arena[i*BufferLen : (i+1)*BufferLen : (i+1)*BufferLen], off: Headroom}
+		// Buffers a whole number of pages apart would put the headers of all
+		// frames of a batch into the same few sets of the first-level cache:
+		// shift each by some lines.
+		start := i*BufferLen + i%colours*64
+		p.all[i] = Frame{buf: arena[start : (i+1)*BufferLen : (i+1)*BufferLen], off: Headroom}
 		// The free list is a stack: the frame used last is handed out first,
 		// while its first cache lines are still warm.
 		p.free[n-1-i] = &p.all[i]
