@@ -1,0 +1,227 @@
+package ports
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Link is what the switch needs to know of a network interface.
+type Link struct {
+	Name    string
+	Index   int
+	Kind    string // rtnl_link kind: veth, tun, bridge …; "" for hardware and loopback
+	Alias   string
+	MAC     net.HardwareAddr
+	MTU     int
+	Up      bool // administratively (IFF_UP)
+	Carrier bool // IFF_LOWER_UP
+	Ether   bool // ARPHRD_ETHER: its frames have Ethernet headers
+	Master  int  // ifindex of the bridge or bond it belongs to, or 0
+}
+
+// linkOf reads what rtnetlink(7) told.
+func linkOf(l netlink.Link) Link {
+	a := l.Attrs()
+	kind := l.Type()
+	if kind == "device" || kind == "tuntap" {
+		kind = map[string]string{"device": "", "tuntap": "tun"}[kind]
+	}
+	return Link{
+		Name: a.Name, Index: a.Index, Kind: kind, Alias: a.Alias, MAC: a.HardwareAddr, MTU: a.MTU,
+		Up: a.RawFlags&unix.IFF_UP != 0, Carrier: a.RawFlags&unix.IFF_LOWER_UP != 0,
+		Ether: a.EncapType == "ether", Master: a.MasterIndex,
+	}
+}
+
+// dumpTries is how often a dump is asked for again that a change interrupted
+// (NLM_F_DUMP_INTR).
+const dumpTries = 10
+
+// Links lists this namespace's interfaces. A dump that a change interrupted is
+// asked for again.
+func Links() ([]Link, error) {
+	for try := 1; ; try++ {
+		ls, err := netlink.LinkList()
+		if errors.Is(err, netlink.ErrDumpInterrupted) && try < dumpTries {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("list interfaces: %w", err)
+		}
+		out := make([]Link, len(ls))
+		for i, l := range ls {
+			out[i] = linkOf(l)
+		}
+		return out, nil
+	}
+}
+
+// LinkByName returns one interface; ok is false when there is none.
+func LinkByName(name string) (l Link, ok bool, err error) {
+	nl, err := netlink.LinkByName(name)
+	if errors.As(err, &netlink.LinkNotFoundError{}) {
+		return Link{}, false, nil
+	}
+	if err != nil {
+		return Link{}, false, fmt.Errorf("look up interface %s: %w", name, err)
+	}
+	return linkOf(nl), true, nil
+}
+
+// Raise brings an interface up.
+func Raise(index int) error {
+	return netlink.LinkSetUp(byIndex(index))
+}
+
+// Lower takes an interface down.
+func Lower(index int) error {
+	return netlink.LinkSetDown(byIndex(index))
+}
+
+// SetMTU sets an interface's MTU in bytes.
+func SetMTU(index, mtu int) error {
+	return netlink.LinkSetMTU(byIndex(index), mtu)
+}
+
+// SetMAC sets an interface's address.
+func SetMAC(index int, mac net.HardwareAddr) error {
+	return netlink.LinkSetHardwareAddr(byIndex(index), mac)
+}
+
+func byIndex(index int) netlink.Link {
+	return &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: index}}
+}
+
+// SetAddresses makes want the addresses of an interface, of those that a user
+// could have given it: link-local addresses of the kernel's own making stay.
+// The addresses in had, and no others, are taken away where want lacks them, so
+// that one added by hand is left alone.
+func SetAddresses(index int, had, want []netip.Prefix) error {
+	keep := make(map[netip.Prefix]bool, len(want))
+	for _, p := range want {
+		keep[p] = true
+		if err := netlink.AddrReplace(byIndex(index), addrOf(p)); err != nil {
+			return fmt.Errorf("set address %s: %w", p, err)
+		}
+	}
+	for _, p := range had {
+		if keep[p] {
+			continue
+		}
+		if err := netlink.AddrDel(byIndex(index), addrOf(p)); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
+			return fmt.Errorf("remove address %s: %w", p, err)
+		}
+	}
+	return nil
+}
+
+func addrOf(p netip.Prefix) *netlink.Addr {
+	a := p.Addr()
+	n := &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(p.Bits(), a.BitLen())}
+	addr := &netlink.Addr{IPNet: n}
+	if a.Is6() {
+		// The switch is the only one on its local port to ask; an address that is
+		// tentative for a second after each start would break the promise of it.
+		addr.Flags = unix.IFA_F_NODAD
+	}
+	return addr
+}
+
+// Owned returns the alias that marks an interface as made by the switch with
+// this instance identity, for one of its ports.
+func Owned(instance, port string) string { return "vswitch " + instance + " " + port }
+
+// RemoveOwned removes the interfaces that this instance made and that keep does
+// not want, and those that a process which is gone left half made. It returns
+// their names.
+func RemoveOwned(links []Link, instance string, keep func(Link) bool) []string {
+	var removed []string
+	for _, l := range links {
+		mine := strings.HasPrefix(l.Alias, "vswitch "+instance+" ") && !keep(l)
+		if !mine && !orphan(l.Name) {
+			continue
+		}
+		if netlink.LinkDel(byIndex(l.Index)) == nil {
+			removed = append(removed, l.Name)
+		}
+	}
+	return removed
+}
+
+// orphan reports whether name is a temporary name of a process that is gone.
+func orphan(name string) bool {
+	rest, ok := strings.CutPrefix(name, temporary)
+	if !ok {
+		return false
+	}
+	pid, _, _ := strings.Cut(rest, ".")
+	if n, err := strconv.Atoi(pid); err != nil || n <= 0 {
+		return false
+	}
+	_, err := os.Stat(filepath.Join("/proc", pid))
+	return errors.Is(err, os.ErrNotExist)
+}
+
+func renameLink(from, to string) error {
+	l, err := netlink.LinkByName(from)
+	if err != nil {
+		return err
+	}
+	return netlink.LinkSetName(l, to)
+}
+
+// RemoveLink removes an interface; that it is gone already is no error.
+func RemoveLink(name string) error {
+	l, err := netlink.LinkByName(name)
+	if errors.As(err, &netlink.LinkNotFoundError{}) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return netlink.LinkDel(l)
+}
+
+func removeLink(name string) { _ = RemoveLink(name) }
+
+// Watch calls changed with the name of each interface that appears, changes or
+// goes, until done is closed or an error ends it, which it returns: then events
+// were lost (ENOBUFS), and whoever watches must look at everything anew.
+//
+// Thread-safety: changed is called from Watch's own goroutine.
+func Watch(done <-chan struct{}, changed func(name string)) error {
+	updates := make(chan netlink.LinkUpdate, 64)
+	var failure error
+	stop := make(chan struct{})
+	defer close(stop)
+	err := netlink.LinkSubscribeWithOptions(updates, stop, netlink.LinkSubscribeOptions{
+		// Called before updates is closed, by the goroutine that closes it.
+		ErrorCallback:          func(err error) { failure = err },
+		ReceiveBufferSize:      4 << 20,
+		ReceiveBufferForceSize: true,
+	})
+	if err != nil {
+		return fmt.Errorf("subscribe to interface events: %w", err)
+	}
+	changed("") // what happened before the subscription
+	for {
+		select {
+		case <-done:
+			return nil
+		case u, ok := <-updates:
+			if !ok {
+				return fmt.Errorf("receive interface events: %w", failure)
+			}
+			changed(u.Attrs().Name)
+		}
+	}
+}

@@ -1,0 +1,251 @@
+package ports
+
+import (
+	"encoding/binary"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"vswitch/frame"
+)
+
+// PacketOptions are what OpenPacket takes beside the interface.
+type PacketOptions struct {
+	Queues   int // receive queues, at least 1; above 1 is PACKET_FANOUT_HASH
+	RxBuffer int // bytes of receive buffer a queue (SO_RCVBUF); 0 is DefaultRxBuffer
+}
+
+// Defaults of PacketOptions and of every packet socket, in bytes.
+const (
+	DefaultRxBuffer = 4 << 20 // some sixty super-frames, or some 5,000 small frames
+	txBuffer        = 4 << 20 // what may be under way in a NIC's queue
+)
+
+// Packet is a device on an existing Ethernet interface: one AF_PACKET socket a
+// queue, see packet(7).
+//
+//   - PACKET_VNET_HDR: frames carry their virtio-net header both ways, so
+//     super-frames stay whole and partial checksums partial.
+//   - PACKET_AUXDATA: the kernel takes the outermost VLAN tag out of the frame on
+//     receive (skb_vlan_untag); the tag is read from there.
+//   - PACKET_IGNORE_OUTGOING (Linux 4.20): what others, and we, send on the
+//     interface is not received.
+//   - PACKET_ADD_MEMBERSHIP PACKET_MR_PROMISC: promiscuous while it is a port,
+//     undone by the kernel when the socket goes, however it goes.
+//
+// Thread-safety: Recv is for the one worker that has the queue; Send, MTU,
+// SetMTU, Missed may be called from anywhere; Close when nobody uses it any more.
+type Packet struct {
+	name    string
+	ifindex int
+	fds     []int
+	mtu     atomic.Int32
+
+	statsMu sync.Mutex // PACKET_STATISTICS is reset by reading it
+	missed  uint64
+}
+
+// OpenPacket opens interface ifindex as a device. The error wraps that of the
+// system call; with EPERM it names the capability that is missing.
+func OpenPacket(name string, ifindex, mtu int, o PacketOptions) (*Packet, error) {
+	p := &Packet{name: name, ifindex: ifindex}
+	p.mtu.Store(int32(mtu))
+	fanout := 0
+	for q := 0; q < max(o.Queues, 1); q++ {
+		fd, err := p.openQueue(o)
+		if err == nil && o.Queues > 1 {
+			fanout, err = joinFanout(fd, fanout)
+		}
+		if fd >= 0 {
+			p.fds = append(p.fds, fd)
+		}
+		if err != nil {
+			p.Close()
+			return nil, fmt.Errorf("open packet socket on %s: %w%s", name, err, needs(err, "CAP_NET_RAW"))
+		}
+	}
+	return p, nil
+}
+
+// needs turns a bare "operation not permitted" into something to act on.
+func needs(err error, capability string) string {
+	if err == unix.EPERM || err == unix.EACCES {
+		return " (need " + capability + ")"
+	}
+	return ""
+}
+
+func (p *Packet) openQueue(o PacketOptions) (fd int, err error) {
+	// Protocol 0 receives nothing until bind names interface and protocol, so no
+	// frame of another interface slips in.
+	fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return -1, err
+	}
+	for _, opt := range []struct {
+		name string
+		num  int
+	}{
+		{"PACKET_VNET_HDR", unix.PACKET_VNET_HDR},
+		{"PACKET_AUXDATA", unix.PACKET_AUXDATA},
+		{"PACKET_IGNORE_OUTGOING", unix.PACKET_IGNORE_OUTGOING},
+	} {
+		if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, opt.num, 1); err != nil {
+			return fd, fmt.Errorf("set %s: %w", opt.name, err)
+		}
+	}
+	rx := o.RxBuffer
+	if rx == 0 {
+		rx = DefaultRxBuffer
+	}
+	if err := setBuffer(fd, unix.SO_RCVBUFFORCE, unix.SO_RCVBUF, rx); err != nil {
+		return fd, fmt.Errorf("set receive buffer to %d bytes: %w", rx, err)
+	}
+	if err := setBuffer(fd, unix.SO_SNDBUFFORCE, unix.SO_SNDBUF, txBuffer); err != nil {
+		return fd, fmt.Errorf("set send buffer to %d bytes: %w", txBuffer, err)
+	}
+	sa := &unix.SockaddrLinklayer{Protocol: htons(unix.ETH_P_ALL), Ifindex: p.ifindex}
+	if err := unix.Bind(fd, sa); err != nil {
+		return fd, err
+	}
+	mreq := &unix.PacketMreq{Ifindex: int32(p.ifindex), Type: unix.PACKET_MR_PROMISC}
+	if err := unix.SetsockoptPacketMreq(fd, unix.SOL_PACKET, unix.PACKET_ADD_MEMBERSHIP, mreq); err != nil {
+		return fd, fmt.Errorf("make promiscuous: %w", err)
+	}
+	return fd, nil
+}
+
+// setBuffer sets a socket buffer past the system's limit where it may
+// (CAP_NET_ADMIN), and as far as the limit lets it where not.
+func setBuffer(fd, force, plain, bytes int) error {
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, force, bytes) == nil {
+		return nil
+	}
+	return unix.SetsockoptInt(fd, unix.SOL_SOCKET, plain, bytes)
+}
+
+// joinFanout makes fd the first member of a new fanout group (group 0), or a
+// further one of group, and returns the group. Frames spread by flow hash, so
+// the order within a flow is kept.
+func joinFanout(fd, group int) (int, error) {
+	mode := unix.PACKET_FANOUT_HASH
+	if group == 0 {
+		mode |= unix.PACKET_FANOUT_FLAG_UNIQUEID // Linux 4.12
+	}
+	if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_FANOUT, group|mode<<16); err != nil {
+		return 0, fmt.Errorf("join fanout group: %w", err)
+	}
+	v, err := unix.GetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_FANOUT)
+	if err != nil {
+		return 0, fmt.Errorf("read fanout group: %w", err)
+	}
+	return v & 0xffff, nil
+}
+
+// Queues returns how many receive queues there are.
+func (p *Packet) Queues() int { return len(p.fds) }
+
+// FD returns the descriptor of queue q: it polls readable when a frame waits,
+// and writable when Send on q would take one.
+func (p *Packet) FD(q int) int { return p.fds[q] }
+
+// MTU returns the interface's MTU in bytes, without Ethernet header and tag.
+func (p *Packet) MTU() int { return int(p.mtu.Load()) }
+
+// SetMTU takes note of a new MTU of the interface.
+func (p *Packet) SetMTU(mtu int) { p.mtu.Store(int32(mtu)) }
+
+// Recv fills b with up to limit frames that wait on queue q. EAGAIN means that
+// none waits. EINVAL means that the kernel took one frame off the queue that the
+// virtio-net header cannot express, and dropped it.
+func (p *Packet) Recv(q int, b *frame.Batch, limit int) (int, unix.Errno) {
+	n, errno := b.Recvmmsg(p.fds[q], limit)
+	for i := 0; i < n; i++ {
+		controlLen := b.Msgs[i].Hdr.Controllen
+		f := b.Received(i)
+		if tag, ok := auxTag(b.Control[i][:controlLen]); ok {
+			f.Tag = tag
+		} else {
+			f.PopTag()
+		}
+	}
+	b.N = n
+	return n, errno
+}
+
+// Send sends out on queue q without waiting. It returns how many went out, and
+// when not all did, what out[n] met: EAGAIN, when the socket's buffer is full.
+// len(out) <= frame.MaxBatch.
+func (p *Packet) Send(q int, v *frame.Vectors, out []frame.Out) (int, unix.Errno) {
+	v.Gather(out)
+	return v.Sendmmsg(p.fds[q], len(out))
+}
+
+// Offloads reports whether frames may leave with unfinished checksums and as
+// super-frames: the kernel finishes what the interface cannot
+// (validate_xmit_skb).
+func (p *Packet) Offloads() bool { return true }
+
+// Missed returns how many frames the kernel dropped because the receive buffer
+// was full, since OpenPacket.
+func (p *Packet) Missed() uint64 {
+	p.statsMu.Lock()
+	defer p.statsMu.Unlock()
+	for _, fd := range p.fds {
+		if s, err := unix.GetsockoptTpacketStats(fd, unix.SOL_PACKET, unix.PACKET_STATISTICS); err == nil {
+			p.missed += uint64(s.Drops)
+		}
+	}
+	return p.missed
+}
+
+// Close closes the sockets. The promiscuous membership ends with them.
+func (p *Packet) Close() error {
+	var first error
+	for _, fd := range p.fds {
+		if err := unix.Close(fd); err != nil && first == nil {
+			first = err
+		}
+	}
+	p.fds = nil
+	return first
+}
+
+// Flags of struct tpacket_auxdata, linux/if_packet.h.
+const (
+	statusVLANValid     = 1 << 4
+	statusVLANTPIDValid = 1 << 6
+)
+
+// auxTag reads the VLAN tag from a control buffer that holds at most one message,
+// PACKET_AUXDATA:
+//
+//	 0        8      12     16                       32        34         36
+//	+--------+------+------+------+---+-------+------+---------+----------+
+//	| length |level | type |status|len|snaplen|mac,net| vlan_tci| vlan_tpid|
+//	+--------+------+------+------+---+-------+------+---------+----------+
+//	 struct cmsghdr         struct tpacket_auxdata
+func auxTag(c []byte) (frame.Tag, bool) {
+	const head = unix.SizeofCmsghdr
+	if len(c) < head+20 {
+		return frame.Tag{}, false
+	}
+	h := (*unix.Cmsghdr)(unsafe.Pointer(&c[0]))
+	if h.Level != unix.SOL_PACKET || h.Type != unix.PACKET_AUXDATA {
+		return frame.Tag{}, false
+	}
+	status := binary.NativeEndian.Uint32(c[head:])
+	if status&statusVLANValid == 0 {
+		return frame.Tag{}, false
+	}
+	tag := frame.Tag{TPID: frame.TPID8021Q, TCI: binary.NativeEndian.Uint16(c[head+16:])}
+	if status&statusVLANTPIDValid != 0 {
+		tag.TPID = binary.NativeEndian.Uint16(c[head+18:])
+	}
+	return tag, true
+}
+
+func htons(v uint16) uint16 { return v<<8 | v>>8 }
