@@ -1,0 +1,6 @@
+//go:build !race
+
+package lab
+
+// raceEnabled says that this test binary was built with the race detector.
+const raceEnabled = false
