@@ -52,6 +52,14 @@ func (t Tag) put(b []byte) {
 // VID returns the VLAN identifier, 0 to 4095.
 func (t Tag) VID() uint16 { return t.TCI & 0x0fff }
 
+// Insert puts the tag into b, a frame that begins TagLen bytes after b's start,
+// and returns the whole: b.
+func (t Tag) Insert(b []byte) []byte {
+	copy(b[:AddrLen], b[TagLen:TagLen+AddrLen])
+	t.put(b[AddrLen:])
+	return b
+}
+
 // Offload is the part of struct virtio_net_hdr (linux/virtio_net.h, VIRTIO 1.2
 // section 5.1.6) that a frame carries, in host byte order.
 type Offload struct {
@@ -118,6 +126,8 @@ type Frame struct {
 	off  int    // where the frame begins in buf
 	n    int    // its length
 	refs int32  // how many hold it: its batch, transmit rings
+	// batched says that a Batch is one of the holders.
+	batched bool
 	// Truncated says that the device had more bytes than a buffer holds.
 	Truncated bool
 	Offload
@@ -198,9 +208,7 @@ func (f *Frame) PopTag() bool {
 func (f *Frame) PushTag(t Tag) {
 	f.off -= TagLen
 	f.n += TagLen
-	b := f.buf[f.off : f.off+f.n]
-	copy(b[:AddrLen], b[TagLen:TagLen+AddrLen])
-	t.put(b[AddrLen:])
+	t.Insert(f.buf[f.off : f.off+f.n])
 	if f.HdrLen != 0 {
 		f.HdrLen += TagLen
 	}
@@ -255,4 +263,3 @@ func (o *Out) WireLen() int {
 	}
 	return o.F.n
 }
-

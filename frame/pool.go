@@ -22,6 +22,9 @@ type Pool struct {
 	arena []byte
 	all   []Frame
 	free  []*Frame
+	// promised counts the free frames that will take the place, in their batch,
+	// of frames that rings keep.
+	promised int
 }
 
 // NewPool makes a pool of n frames. The error is that of mmap(2).
@@ -53,29 +56,51 @@ func (p *Pool) Close() error {
 // Get takes an empty frame, held once by the caller, or returns nil when all
 // are in use.
 func (p *Pool) Get() *Frame {
-	if len(p.free) == 0 {
+	if len(p.free) <= p.promised {
 		return nil
 	}
+	return p.take()
+}
+
+func (p *Pool) take() *Frame {
 	f := p.free[len(p.free)-1]
 	p.free = p.free[:len(p.free)-1]
 	f.refs = 1
 	return f
 }
 
-// Free returns how many frames are left.
-func (p *Pool) Free() int { return len(p.free) }
+// Free returns how many frames Get would still give.
+func (p *Pool) Free() int { return len(p.free) - p.promised }
 
-// Hold says that one more holder keeps f.
-func (f *Frame) Hold() { f.refs++ }
+// Size returns how many frames the pool has in all.
+func (p *Pool) Size() int { return len(p.all) }
+
+// Keep says that one more holder keeps f, beyond the batch or the call that it
+// is in. It returns false, and f is not kept, when the pool has no frame left to
+// take f's place in its batch.
+func (p *Pool) Keep(f *Frame) bool {
+	if f.batched && f.refs == 1 {
+		if len(p.free) <= p.promised {
+			return false
+		}
+		p.promised++
+	}
+	f.refs++
+	return true
+}
 
 // Release says that one holder lets f go. When nobody holds it any longer the
 // frame is back in the pool.
 func (p *Pool) Release(f *Frame) {
 	f.refs--
-	if f.refs == 0 {
+	switch {
+	case f.refs == 0:
 		p.free = append(p.free, f)
+	case f.refs == 1 && f.batched:
+		p.promised--
 	}
 }
 
-// Shared reports whether f has more than one holder.
-func (f *Frame) Shared() bool { return f.refs > 1 }
+// Owned reports whether f was taken from the pool by Get for one call's use, and
+// so is no batch's.
+func (f *Frame) Owned() bool { return !f.batched }

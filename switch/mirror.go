@@ -1,0 +1,206 @@
+package vswitch
+
+import (
+	"context"
+	"math/bits"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"vswitch/frame"
+)
+
+// MirrorConfig says which frames of a bridge are copied, and where to. The words
+// and their meaning are those of ovs-vswitchd.conf.db(5), table Mirror: a frame
+// is copied once to a mirror, however many selections it meets.
+type MirrorConfig struct {
+	Name    string
+	All     bool     // all ports' frames
+	Src     []string // frames that come in by these ports
+	Dst     []string // frames that leave by these ports
+	VLANs   *VLANSet // only frames in these VLANs; nil: in any
+	OutPort string   // copies leave by this port, which carries nothing else
+	OutVLAN int      // copies are flooded in this VLAN (RSPAN); -1: not
+	Sink    Sink     // copies are written to a file; nil: not
+	Snap    int      // bytes of a frame that are copied to Sink; 0: all
+}
+
+// Sink is what a mirror's copies are written to, by one goroutine of the mirror's
+// own: it may wait for a disk.
+type Sink interface {
+	// Write takes one frame. c is the caller's again when it returns. The error
+	// is for the sink to keep and tell; the mirror goes on.
+	Write(c *Captured) error
+	// Flush is called when nothing waits to be written.
+	Flush() error
+	// Close is called last.
+	Close() error
+}
+
+// Captured is a frame as a file should hold it: its tag in the bytes and its
+// checksum finished. A super-frame is still one.
+type Captured struct {
+	Time    time.Time
+	Port    string // by which it came in, or leaves
+	Out     bool   // it leaves
+	Data    []byte // at most the mirror's Snap
+	WireLen int    // bytes of the whole frame
+}
+
+// mirrorView is a mirror as a worker sees it.
+type mirrorView struct {
+	vlans   *VLANSet
+	outPort int         // a port id, or -1
+	outVLAN int         // or -1
+	rings   []*byteRing // one a worker; nil without a file
+	snap    int
+	copied  *atomic.Uint64
+	missed  *atomic.Uint64
+}
+
+// mirrorSet gathers which mirrors want a frame: bits in bridgeView.mirrors.
+type mirrorSet struct {
+	in, out uint64 // because it came in, because it leaves
+	port    uint32 // the first it leaves by that is mirrored
+}
+
+// add notes that the frame leaves by p.
+func (s *mirrorSet) add(p *portView) {
+	if p.dstMirrors != 0 && s.out == 0 {
+		s.port = p.id
+	}
+	s.out |= p.dstMirrors
+}
+
+// mirror gives each mirror in set its copy of the frame.
+func (w *worker) mirror(br *bridgeView, in *portView, f *frame.Frame, vid uint16, tag frame.Tag, set mirrorSet, depth int) {
+	for mask := set.in | set.out; mask != 0; mask &= mask - 1 {
+		bit := bits.TrailingZeros64(mask)
+		m := br.mirrors[bit]
+		if m.vlans != nil && !m.vlans.Has(vid) {
+			continue
+		}
+		copies := 0
+		switch {
+		case m.rings != nil:
+			copies = 1
+			rec := record{port: in.id}
+			if set.in&(1<<bit) == 0 {
+				rec.port, rec.out = set.port, true
+			}
+			w.capture(br, in, m, f, tag, rec)
+		case m.outPort >= 0:
+			if out := w.snap.ports[m.outPort]; out != nil {
+				copies = 1
+				w.output(out, f, out.vlan.egress(vid, tag), depth)
+			}
+		case m.outVLAN >= 0:
+			for _, out := range br.ports {
+				if v := uint16(m.outVLAN); out.vlan.member(v) && out.link.up.Load() {
+					copies++
+					w.output(out, f, out.vlan.egress(v, tag), depth)
+				}
+			}
+		}
+		m.copied.Add(uint64(copies))
+		br.counters[w.id].mirrorCopies.Add(uint64(copies))
+	}
+}
+
+// capture hands a copy of the frame to a capture file's ring; rec says by which
+// port it came or goes.
+func (w *worker) capture(br *bridgeView, in *portView, m *mirrorView, f *frame.Frame, tag frame.Tag, rec record) {
+	n := f.Len()
+	if m.snap > 0 && f.Flags&frame.NeedsCsum == 0 {
+		// An unfinished checksum is over the whole frame, so it is cut by the reader.
+		n = min(n, m.snap)
+	}
+	rec.wall, rec.tag, rec.offload, rec.wireLen, rec.n = w.wall, tag, f.Offload, f.Len(), n
+	if tag.Present() {
+		rec.wireLen += frame.TagLen
+	}
+	if !m.rings[w.id].write(&rec, f.Bytes()) {
+		m.missed.Add(1)
+		w.drop(in, DropCaptureRing)
+		return
+	}
+	br.counters[w.id].captured.Add(1)
+}
+
+// mirror is the control side's half of a mirror.
+type mirror struct {
+	config MirrorConfig // guarded by Switch.mu
+	bridge *bridge
+	view   *mirrorView // guarded by Switch.mu
+	sink   Sink        // config.Sink and Snap, for write
+	snap   int
+	copied atomic.Uint64
+	missed atomic.Uint64
+	failed atomic.Uint64 // that the sink did not take
+
+	cancel context.CancelFunc // ends write
+	done   sync.WaitGroup
+}
+
+// capturePoll is how long a mirror's goroutine rests when its rings are empty: a
+// worker never wakes anybody for a copy.
+const capturePoll = 2 * time.Millisecond
+
+// write brings copies from the workers' rings to the sink until ctx ends, and
+// then what is left.
+func (m *mirror) write(ctx context.Context, rings []*byteRing, name func(port uint32) string) {
+	defer m.sink.Close()
+	data := make([]byte, frame.MaxLen+frame.TagLen)
+	tick := time.NewTicker(capturePoll)
+	defer tick.Stop()
+	dirty := false
+	for last := false; ; {
+		wrote := false
+		for _, r := range rings {
+			// A bound, so that no ring starves the others.
+			for i := 0; i < 256 && m.writeOne(r, data, name); i++ {
+				wrote = true
+			}
+		}
+		dirty = dirty || wrote
+		if wrote {
+			continue
+		}
+		if dirty {
+			_ = m.sink.Flush() // the sink keeps its error, and Status tells it
+			dirty = false
+		}
+		if last {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			last = true
+		case <-tick.C:
+		}
+	}
+}
+
+func (m *mirror) writeOne(r *byteRing, data []byte, name func(uint32) string) bool {
+	var rec record
+	b := data[frame.TagLen:]
+	if !r.read(&rec, b) {
+		return false
+	}
+	b = b[:rec.n]
+	if frame.Finish(b, &rec.offload) != nil {
+		// Headers that cannot be finished are shown as they are.
+		rec.offload = frame.Offload{}
+	}
+	if rec.tag.Present() {
+		b = rec.tag.Insert(data[:frame.TagLen+rec.n])
+	}
+	if m.snap > 0 {
+		b = b[:min(len(b), m.snap)]
+	}
+	c := Captured{Time: time.Unix(0, rec.wall), Port: name(rec.port), Out: rec.out, Data: b, WireLen: rec.wireLen}
+	if m.sink.Write(&c) != nil {
+		m.failed.Add(1)
+	}
+	return true
+}

@@ -1,0 +1,98 @@
+package vswitch
+
+import "golang.org/x/sys/unix"
+
+// Reason says why a frame was dropped.
+type Reason uint8
+
+// The reasons. A frame that is dropped on its way in counts at the port it came
+// in by, on its way out at the port it should have left by.
+const (
+	DropNone Reason = iota
+
+	// On the way in.
+	DropMissed     // the kernel's receive buffer was full before we read
+	DropUnreadable // the kernel could not express the frame's offload state
+	DropShort
+	DropLong
+	DropMalformed
+	DropMirrorPort
+	DropVLANTagged
+	DropVLANNotTrunked
+	DropReserved
+	DropSamePort
+	DropNoPort
+	DropPatchLoop
+
+	// On the way out.
+	DropVLANOutput
+	DropPortDown
+	DropMTU
+	DropUnsegmentable
+	DropBuffers
+	DropRingFull
+	DropQueueFull
+	DropRejected
+	DropSendError
+	DropPortRemoved
+	DropCaptureRing
+
+	numReasons
+)
+
+// reasons holds each reason's name, as counters and the API spell it, and the
+// sentence that tells an operator what to do about it.
+var reasons = [numReasons]struct{ name, help string }{
+	DropMissed:         {"rx-missed", "the kernel dropped frames because this port's receive buffer was full: the switch is too slow for a burst; raise rx-buffer, or give the port more queues (n_rxq) or the daemon more workers"},
+	DropUnreadable:     {"rx-unreadable", "the kernel handed over a frame whose offload state it cannot express, and dropped it; seen with UDP segmentation before Linux 6.2 and with tunnels inside the sender: turn that offload off at the sender (ethtool -K)"},
+	DropShort:          {"too-short", "a frame shorter than an Ethernet header; the sender is broken"},
+	DropLong:           {"too-long", "a frame longer than 64 KiB; turn BIG TCP off at the sender (ip link set DEV gso_max_size 65536)"},
+	DropMalformed:      {"malformed", "the frame's offload state points outside of it or names an unknown kind; the sender is broken or hostile"},
+	DropMirrorPort:     {"mirror-output-port", "frames that come in by a mirror's output port are not forwarded; the port is for the collector alone"},
+	DropVLANTagged:     {"vlan-tagged-on-access", "a tagged frame came in by an access port; make the port a trunk (vlan_mode=trunk), or let the sender send untagged"},
+	DropVLANNotTrunked: {"vlan-not-trunked", "the frame's VLAN is not among the port's trunks; add it (set-port NAME trunks=…)"},
+	DropReserved:       {"reserved-multicast", "a link-local control frame (01:80:c2:00:00:0X: STP, LACP, LLDP …); bridges keep those; forward-bpdu=true lets them pass"},
+	DropSamePort:       {"same-port", "the destination is behind the port the frame came from, so it has it already; usual where a hub or another switch is behind the port"},
+	DropNoPort:         {"no-output", "no other port that is up is in the frame's VLAN; normal on a bridge with one port, else compare the ports' VLANs in show"},
+	DropPatchLoop:      {"patch-loop", "the frame went through too many patch ports: bridges are patched together in a loop; remove one patch"},
+	DropVLANOutput:     {"vlan-not-on-output", "the destination was learned or set on a port that is not in the frame's VLAN any more; flush the FDB, or mend the static entry"},
+	DropPortDown:       {"port-down", "the output port's interface is down or has no carrier; raise it, or its peer, and look at show"},
+	DropMTU:            {"mtu-exceeded", "the frame is longer than the output port's interface takes; make the MTUs of the bridge's ports equal"},
+	DropUnsegmentable:  {"unsegmentable", "a super-frame for a port that takes none has headers that cannot be segmented; the sender is broken or hostile"},
+	DropBuffers:        {"no-buffers", "all of the worker's frame buffers wait in transmit rings; raise vswitchd --buffers, or find the port that does not drain"},
+	DropRingFull:       {"tx-ring-full", "the port's transmit ring was full: its interface is slower than what is sent to it; raise tx-ring, or slow the sender"},
+	DropQueueFull:      {"tx-queue-full", "the interface's own queue, or its peer's backlog, was full (ENOBUFS); raise its txqueuelen or net.core.netdev_max_backlog"},
+	DropRejected:       {"tx-rejected", "the kernel refused the frame (EINVAL): it, or its offload state, makes no sense to it"},
+	DropSendError:      {"tx-error", "sending failed for another reason; the daemon's log at level debug names it"},
+	DropPortRemoved:    {"port-removed", "the frame waited in the transmit ring of a port that was removed"},
+	DropCaptureRing:    {"capture-ring-full", "a capture file's ring was full: the disk is slower than the traffic; use snaplen, or mirror less"},
+}
+
+func (r Reason) String() string { return reasons[r].name }
+
+// Help says what the reason means and what to do about it, in a sentence.
+func (r Reason) Help() string { return reasons[r].help }
+
+// Reasons returns all reasons there are.
+func Reasons() []Reason {
+	all := make([]Reason, 0, numReasons-1)
+	for r := DropNone + 1; r < numReasons; r++ {
+		all = append(all, r)
+	}
+	return all
+}
+
+// sendReason turns what Device.Send met into a reason.
+func sendReason(errno unix.Errno) Reason {
+	switch errno {
+	case unix.EMSGSIZE:
+		return DropMTU
+	case unix.ENETDOWN, unix.ENXIO, unix.ENODEV, unix.EIO, unix.EBADFD:
+		return DropPortDown // EIO and EBADFD are what a TAP says
+	case unix.ENOBUFS, unix.ENOMEM:
+		return DropQueueFull
+	case unix.EINVAL:
+		return DropRejected
+	}
+	return DropSendError
+}

@@ -1,0 +1,261 @@
+package vswitch
+
+import (
+	"golang.org/x/sys/unix"
+
+	"vswitch/frame"
+)
+
+// txQueue is what one worker has to send by one port: what is staged during a
+// batch, and, in its transmit ring, what the device would not take at once.
+// Frames of the ring go first, so the order within a flow is kept.
+//
+// Thread-safety: none; it belongs to its worker.
+type txQueue struct {
+	port   *portView
+	staged [frame.MaxBatch]frame.Out
+	n      int
+	dirty  bool // in worker.dirty
+	ring   outRing
+	armed  bool // waits for the descriptor to become writable
+}
+
+// outRing is a bounded FIFO of frames that its pool keeps for it. It takes no
+// memory until its first use.
+type outRing struct {
+	outs    []frame.Out
+	head, n int
+}
+
+// front returns frames at the head that lie in one piece, at most MaxBatch.
+func (r *outRing) front() []frame.Out {
+	return r.outs[r.head:min(r.head+r.n, len(r.outs), r.head+frame.MaxBatch)]
+}
+
+// pop takes n frames off the head.
+func (r *outRing) pop(n int) {
+	r.head = (r.head + n) % len(r.outs)
+	r.n -= n
+}
+
+// push adds one frame at the tail; r is not full.
+func (r *outRing) push(o frame.Out) {
+	r.outs[(r.head+r.n)%len(r.outs)] = o
+	r.n++
+}
+
+// stage notes that the frame leaves by out with tag, when the batch is through.
+func (w *worker) stage(out *portView, f *frame.Frame, tag frame.Tag) {
+	q := w.txQueue(out)
+	q.staged[q.n] = frame.Out{F: f, Tag: tag}
+	q.n++
+	if !q.dirty {
+		q.dirty = true
+		w.dirty = append(w.dirty, q)
+	}
+	if q.n == len(q.staged) {
+		w.flush(q)
+	}
+}
+
+// txQueue returns this worker's queue for a port. It is made at the first frame.
+func (w *worker) txQueue(out *portView) *txQueue {
+	if int(out.id) < len(w.tx) {
+		if q := w.tx[out.id]; q != nil {
+			q.port = out // of the newest snapshot
+			return q
+		}
+	}
+	for int(out.id) >= len(w.tx) {
+		w.tx = append(w.tx, nil)
+	}
+	w.tx[out.id] = &txQueue{port: out}
+	return w.tx[out.id]
+}
+
+// flushAll sends all that the batch staged.
+func (w *worker) flushAll() {
+	for _, q := range w.dirty {
+		w.flush(q)
+		q.dirty = false
+	}
+	w.dirty = w.dirty[:0]
+}
+
+// flush sends what is staged for one port.
+func (w *worker) flush(q *txQueue) {
+	outs := w.fitting(q)
+	q.n = 0
+	if q.port.finish {
+		w.finish(q, outs)
+	} else {
+		w.send(q, outs)
+	}
+}
+
+// fitting drops the staged super-frames whose segments would be longer than the
+// port's interface takes, and returns the rest. Nobody after us would notice. A
+// plain frame that is too long is the kernel's to refuse.
+func (w *worker) fitting(q *txQueue) []frame.Out {
+	outs := q.staged[:q.n]
+	limit := int(q.port.link.mtu.Load()) + frame.EthLen
+	if limit == frame.EthLen {
+		return outs
+	}
+	n := 0
+	for _, o := range outs {
+		if o.F.Super() && o.F.SegmentLen() > limit {
+			w.drop(q.port, DropMTU)
+			continue
+		}
+		outs[n] = o
+		n++
+	}
+	return outs[:n]
+}
+
+// send sends outs behind what waits in the ring; what the device will not take
+// now is put there too.
+func (w *worker) send(q *txQueue, outs []frame.Out) {
+	if q.ring.n > 0 {
+		w.wait(q, outs)
+		return
+	}
+	sent := w.try(q, outs)
+	if sent < len(outs) {
+		w.wait(q, outs[sent:])
+		w.arm(q, true)
+	}
+}
+
+// try sends outs until the device is full, and returns how many it is done with:
+// sent, or dropped with the reason that the device gave.
+func (w *worker) try(q *txQueue, outs []frame.Out) (done int) {
+	var frames, bytes uint64
+	queue := w.id % q.port.device.Queues()
+	for done < len(outs) {
+		n, errno := q.port.device.Send(queue, &w.vectors, outs[done:])
+		for i := done; i < done+n; i++ {
+			bytes += uint64(outs[i].WireLen())
+		}
+		frames += uint64(n)
+		done += n
+		if done == len(outs) || errno == unix.EAGAIN {
+			break
+		}
+		w.drop(q.port, sendReason(errno))
+		done++
+	}
+	if frames > 0 {
+		q.port.counters[w.id].sent(frames, bytes)
+	}
+	return done
+}
+
+// wait puts outs into the port's transmit ring, as far as they fit.
+func (w *worker) wait(q *txQueue, outs []frame.Out) {
+	if q.ring.outs == nil {
+		q.ring.outs = make([]frame.Out, q.port.ring)
+	}
+	for _, o := range outs {
+		switch {
+		case q.ring.n == len(q.ring.outs):
+			w.drop(q.port, DropRingFull)
+		case !w.pool.Keep(o.F):
+			w.drop(q.port, DropBuffers)
+		default:
+			q.ring.push(o)
+		}
+	}
+}
+
+// drain sends from the ring, now that the device takes frames again.
+func (w *worker) drain(q *txQueue) {
+	for q.ring.n > 0 {
+		outs := q.ring.front()
+		done := w.try(q, outs)
+		for i := range outs[:done] {
+			w.pool.Release(outs[i].F)
+		}
+		q.ring.pop(done)
+		if done < len(outs) {
+			return
+		}
+	}
+	w.arm(q, false)
+}
+
+// finish sends outs by a port that takes no super-frame and no unfinished
+// checksum: segments are made in buffers of their own, a checksum is completed
+// in place, where it is as right for any other output.
+func (w *worker) finish(q *txQueue, outs []frame.Out) {
+	ready := w.finished[:0]
+	flush := func() {
+		w.send(q, ready)
+		for i := range ready {
+			if ready[i].F.Owned() {
+				w.pool.Release(ready[i].F)
+			}
+		}
+		ready = ready[:0]
+	}
+	for _, o := range outs {
+		if !o.F.Super() {
+			if o.F.FinishChecksum() != nil {
+				w.drop(q.port, DropUnsegmentable)
+				continue
+			}
+			if ready = append(ready, o); len(ready) == cap(ready) {
+				flush()
+			}
+			continue
+		}
+		if w.segmenter.Start(o.F) != nil {
+			w.drop(q.port, DropUnsegmentable)
+			continue
+		}
+		segments := uint64(0)
+		for {
+			s := w.pool.Get()
+			if s == nil && len(ready) > 0 {
+				flush()
+				s = w.pool.Get()
+			}
+			if s == nil { // the rest of the super-frame is lost, and counts as one
+				w.drop(q.port, DropBuffers)
+				segments++
+				break
+			}
+			if !w.segmenter.Next(s) {
+				w.pool.Release(s)
+				break
+			}
+			segments++
+			if ready = append(ready, frame.Out{F: s, Tag: o.Tag}); len(ready) == cap(ready) {
+				flush()
+			}
+		}
+		if segments > 1 {
+			w.snap.bridges[q.port.bridge].counters[w.id].splitCopies.Add(segments - 1)
+		}
+	}
+	flush()
+}
+
+// forget drops what waits for a port that goes, and everything about it.
+func (w *worker) forget(id uint32) {
+	if int(id) >= len(w.tx) || w.tx[id] == nil {
+		return
+	}
+	q := w.tx[id]
+	w.arm(q, false)
+	for q.ring.n > 0 {
+		outs := q.ring.front()
+		for i := range outs {
+			w.pool.Release(outs[i].F)
+			w.drop(q.port, DropPortRemoved)
+		}
+		q.ring.pop(len(outs))
+	}
+	w.tx[id] = nil
+}

@@ -1,0 +1,349 @@
+package vswitch
+
+import (
+	"fmt"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"vswitch/frame"
+)
+
+// worker is an OS thread that runs receive queues to completion: wait for queues
+// with frames, read a batch, forward each frame, send what was staged.
+//
+// Thread-safety: all but mailbox and stats belong to the worker's own thread.
+type worker struct {
+	id int
+	sw *Switch
+
+	epfd   int
+	slots  []slot // by the number in an epoll event
+	events [64]unix.EpollEvent
+
+	snap      *snapshot // of the batch at hand
+	now       uint32    // seconds on the switch's clock, of this turn
+	wall      int64     // nanoseconds since 1970, of this turn
+	pool      *frame.Pool
+	buffers   int // of the pool
+	batch     *frame.Batch
+	vectors   frame.Vectors
+	tx        []*txQueue // by port id; made at the first frame
+	dirty     []*txQueue // with frames staged
+	finished  []frame.Out
+	segmenter frame.Segmenter
+
+	mailbox mailbox
+	stats   workerStats
+}
+
+// slot is one descriptor in the worker's epoll set.
+type slot struct {
+	fd     int
+	events uint32
+	rx     *rxQueue
+	tx     *txQueue
+}
+
+// rxQueue is one receive queue of a port.
+type rxQueue struct {
+	port     uint32
+	device   Device
+	index    int
+	failures int // calls in a row that ended in an error and brought no frame
+}
+
+// maxFailures is after how many failures in a row a queue is given up: its
+// descriptor reports an error for ever (the interface of a TAP is gone). The
+// control side hears of it from netlink.
+const maxFailures = 64
+
+// workerStats are written by the worker and read by anybody.
+type workerStats struct {
+	batches, frames, wakeups atomic.Uint64
+	idle                     atomic.Int64 // nanoseconds in a blocking wait
+	waiting                  atomic.Int64 // since when it blocks, on the switch's clock in nanoseconds; 0: it does not
+	free                     atomic.Int64 // buffers
+}
+
+// mailbox brings calls from the control side to the worker's thread, between two
+// batches.
+type mailbox struct {
+	mu    sync.Mutex
+	calls []func(*worker)
+	wake  int // eventfd
+}
+
+// wakeSlot is the mailbox's eventfd in worker.slots.
+const wakeSlot = 0
+
+func newWorker(sw *Switch, id int) (*worker, error) {
+	w := &worker{id: id, sw: sw, finished: make([]frame.Out, 0, frame.MaxBatch)}
+	var err error
+	if w.pool, err = frame.NewPool(frame.MaxBatch + sw.options.Buffers); err != nil {
+		return nil, err
+	}
+	w.buffers = w.pool.Size()
+	w.batch = frame.NewBatch(w.pool)
+	w.stats.free.Store(int64(w.pool.Free()))
+	if w.epfd, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+		w.pool.Close()
+		return nil, fmt.Errorf("create epoll instance: %w", err)
+	}
+	if w.mailbox.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+		unix.Close(w.epfd)
+		w.pool.Close()
+		return nil, fmt.Errorf("create eventfd: %w", err)
+	}
+	w.slots = append(w.slots, slot{fd: w.mailbox.wake})
+	w.watch(wakeSlot, unix.EPOLLIN)
+	return w, nil
+}
+
+// call runs f on the worker's thread, and returns when it has run. The worker
+// has then let go of every snapshot that was not the newest when call began.
+func (w *worker) call(f func(*worker)) {
+	done := make(chan struct{})
+	w.mailbox.mu.Lock()
+	w.mailbox.calls = append(w.mailbox.calls, func(w *worker) {
+		f(w)
+		close(done)
+	})
+	w.mailbox.mu.Unlock()
+	one := [8]byte{0: 1}
+	for {
+		// The counter of an eventfd is never full here: EAGAIN cannot be.
+		if _, err := unix.Write(w.mailbox.wake, one[:]); err != unix.EINTR {
+			break
+		}
+	}
+	<-done
+}
+
+// run is the worker's loop. It ends when stop was called in its mailbox.
+func (w *worker) run() {
+	runtime.LockOSThread() // never unlocked: the thread ends with the worker
+	more := false          // a queue may hold more than was read
+	for w.mailbox.wake >= 0 {
+		n := w.poll(more)
+		w.tick()
+		more = false
+		mail := false
+		for i := range w.events[:max(n, 0)] {
+			ev := &w.events[i]
+			if ev.Fd == wakeSlot {
+				mail = true
+				continue
+			}
+			if q := w.slots[ev.Fd].tx; ev.Events&unix.EPOLLOUT != 0 && q != nil {
+				w.drain(q)
+			}
+			if q := w.slots[ev.Fd].rx; ev.Events&^unix.EPOLLOUT != 0 && q != nil && w.receive(q) {
+				more = true
+			}
+		}
+		if mail {
+			w.readMail()
+		}
+	}
+}
+
+// poll waits for events: not at all if more is set, spinning for a while if the
+// switch was told to busy-poll, blocking after that.
+func (w *worker) poll(more bool) int {
+	if more {
+		return w.pollOnce()
+	}
+	if spin := w.sw.options.BusyPoll; spin > 0 {
+		for end := time.Now().Add(spin); ; {
+			if n := w.pollOnce(); n > 0 || time.Now().After(end) {
+				if n > 0 {
+					return n
+				}
+				break
+			}
+		}
+	}
+	before := w.sw.nanotime()
+	w.stats.waiting.Store(before)
+	// An ordinary call, so that the scheduler knows of the wait: a raw one would
+	// hold up the garbage collector's stop until a frame comes.
+	n, _ := unix.EpollWait(w.epfd, w.events[:], -1)
+	w.stats.idle.Add(w.sw.nanotime() - before)
+	w.stats.waiting.Store(0)
+	w.stats.wakeups.Add(1)
+	return n
+}
+
+// pollOnce asks for events without waiting; a raw call, as it never blocks.
+func (w *worker) pollOnce() int {
+	n, _, e := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(w.epfd), uintptr(unsafe.Pointer(&w.events[0])), uintptr(len(w.events)), 0, 0, 0)
+	if e != 0 {
+		return 0
+	}
+	return int(n)
+}
+
+// tick takes the time, once a turn.
+func (w *worker) tick() {
+	now := time.Now()
+	w.wall = now.UnixNano()
+	w.now = w.sw.seconds(now)
+}
+
+// receive reads one batch from a queue and carries it through. It reports
+// whether the queue may hold more.
+func (w *worker) receive(q *rxQueue) (more bool) {
+	n, errno := q.device.Recv(q.index, w.batch, frame.MaxBatch)
+	w.snap = w.sw.snap.Load()
+	in := w.snap.ports[q.port]
+	if errno != 0 && errno != unix.EAGAIN && errno != unix.EINTR {
+		w.receiveFailed(q, in, n, errno)
+	}
+	if n == 0 {
+		return false
+	}
+	q.failures = 0
+	var bytes uint64
+	for _, f := range w.batch.Frames[:n] {
+		bytes += uint64(f.WireLen())
+		switch f.Check() {
+		case nil:
+			w.forward(in, f, f.Tag, 0)
+		case frame.ErrShort:
+			w.drop(in, DropShort)
+		case frame.ErrLong:
+			w.drop(in, DropLong)
+		default:
+			w.drop(in, DropMalformed)
+		}
+	}
+	w.flushAll()
+	in.counters[w.id].received(uint64(n), bytes)
+	w.batch.Renew()
+	w.stats.batches.Add(1)
+	w.stats.frames.Add(uint64(n))
+	w.stats.free.Store(int64(w.pool.Free()))
+	return n == frame.MaxBatch
+}
+
+// receiveFailed takes note of an error that Recv met after n frames.
+func (w *worker) receiveFailed(q *rxQueue, in *portView, n int, errno unix.Errno) {
+	if errno == unix.EINVAL {
+		w.drop(in, DropUnreadable)
+		return
+	}
+	if n > 0 || errno == unix.ENETDOWN {
+		return // the interface went down; it may come back under the same socket
+	}
+	if q.failures++; q.failures == maxFailures {
+		w.unwatchQueue(q)
+	}
+}
+
+// readMail runs the calls that the control side left.
+func (w *worker) readMail() {
+	var counter [8]byte
+	unix.Read(w.mailbox.wake, counter[:])
+	w.mailbox.mu.Lock()
+	calls := w.mailbox.calls
+	w.mailbox.calls = nil
+	w.mailbox.mu.Unlock()
+	for _, call := range calls {
+		w.snap = w.sw.snap.Load()
+		call(w)
+	}
+}
+
+// addQueue begins to read a queue. It runs in the worker's mailbox.
+func (w *worker) addQueue(q *rxQueue) error {
+	s := w.slotFor(q.device.FD(q.index))
+	w.slots[s].rx = q
+	return w.watch(s, w.slots[s].events|unix.EPOLLIN)
+}
+
+// removeQueue ends it. It runs in the worker's mailbox.
+func (w *worker) removeQueue(q *rxQueue) {
+	w.unwatchQueue(q)
+}
+
+func (w *worker) unwatchQueue(q *rxQueue) {
+	for i := range w.slots {
+		if s := &w.slots[i]; s.rx == q {
+			s.rx = nil
+			w.watch(i, s.events&^unix.EPOLLIN)
+		}
+	}
+}
+
+// arm asks to be told, or no longer, when a queue's descriptor is writable.
+func (w *worker) arm(q *txQueue, on bool) {
+	if q.armed == on {
+		return
+	}
+	q.armed = on
+	d := q.port.device
+	s := w.slotFor(d.FD(w.id % d.Queues()))
+	if on {
+		w.slots[s].tx = q
+		w.watch(s, w.slots[s].events|unix.EPOLLOUT)
+	} else {
+		w.slots[s].tx = nil
+		w.watch(s, w.slots[s].events&^unix.EPOLLOUT)
+	}
+}
+
+// slotFor returns the slot of descriptor fd, a new one if it has none.
+func (w *worker) slotFor(fd int) int {
+	free := 0
+	for i := 1; i < len(w.slots); i++ {
+		switch w.slots[i].fd {
+		case fd:
+			return i
+		case -1:
+			free = i
+		}
+	}
+	if free == 0 {
+		w.slots = append(w.slots, slot{})
+		free = len(w.slots) - 1
+	}
+	w.slots[free] = slot{fd: fd}
+	return free
+}
+
+// watch makes events what epoll waits for at slot i's descriptor; with none the
+// slot is free again.
+func (w *worker) watch(i int, events uint32) error {
+	s := &w.slots[i]
+	op := unix.EPOLL_CTL_MOD
+	switch {
+	case events == 0 && s.events == 0:
+		op = 0
+	case events == 0:
+		op = unix.EPOLL_CTL_DEL
+	case s.events == 0:
+		op = unix.EPOLL_CTL_ADD
+	}
+	s.events = events
+	fd := s.fd
+	if events == 0 {
+		s.fd = -1
+	}
+	if op == 0 {
+		return nil
+	}
+	return unix.EpollCtl(w.epfd, op, fd, &unix.EpollEvent{Events: events, Fd: int32(i)})
+}
+
+// stop ends the worker's loop; it runs in the worker's mailbox.
+func (w *worker) stop() {
+	unix.Close(w.mailbox.wake)
+	w.mailbox.wake = -1
+	unix.Close(w.epfd)
+	w.pool.Close()
+}
