@@ -1,0 +1,358 @@
+package config
+
+import (
+	"errors"
+	"flag"
+	"os"
+	"strings"
+	"testing"
+)
+
+var update = flag.Bool("update", false, "write docs/options.md")
+
+func TestReferencePage(t *testing.T) {
+	const page = "../../docs/options.md"
+	if *update {
+		if err := os.WriteFile(page, []byte(Reference()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	text, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(text) != Reference() {
+		t.Error("docs/options.md is not what the table says: go test ./ctl/config -run TestReferencePage -update")
+	}
+}
+
+// TestTable holds the table to its own rules.
+func TestTable(t *testing.T) {
+	seen := map[string]bool{}
+	for i := range table {
+		o := &table[i]
+		if seen[o.Name] {
+			t.Errorf("%s: there twice", o.Name)
+		}
+		seen[o.Name] = true
+		if o.Help == "" || strings.Contains(o.Help, "\n") || strings.Contains(o.Help, "|") || len(o.Help) > 100 {
+			t.Errorf("%s: help is not one line of at most 100 bytes: %q", o.Name, o.Help)
+		}
+		if o.Kind.String() == "" || o.Allowed() == "" || len(o.Objects) == 0 {
+			t.Errorf("%s: incomplete", o.Name)
+		}
+		if o.Default != "" {
+			if c, err := o.Canonical(o.Default); err != nil || c != o.Default {
+				t.Errorf("%s: default %q: canonical is %q, %v", o.Name, o.Default, c, err)
+			}
+		}
+	}
+	for mode, word := range vlanModes {
+		if c, err := find("vlan_mode").Canonical(word); err != nil || c != word || mode.String() != word {
+			t.Errorf("vlan_mode %s: %q, %v", word, c, err)
+		}
+	}
+}
+
+func TestCanonical(t *testing.T) {
+	const refused = ""
+	for _, c := range []struct{ option, in, want, message string }{
+		{"offload", "on", "true", ""},
+		{"offload", "OFF", "false", ""},
+		{"offload", "yes", "true", ""},
+		{"offload", "maybe", refused, `"maybe" is not a bool: want true or false`},
+		{"offload", " ", refused, `" " has no value: want true or false`},
+		{"tag", "10", "10", ""},
+		{"tag", " 010 ", "10", ""},
+		{"tag", "0", "0", ""},
+		{"tag", "4095", refused, `"4095" is not a VLAN: want 0 to 4094`},
+		{"tag", "5000", refused, `"5000" is not a VLAN: want 0 to 4094`},
+		{"tag", "-1", refused, `"-1" is not a VLAN: want 0 to 4094`},
+		{"tag", "0x10", refused, `"0x10" is not a VLAN: want 0 to 4094`},
+		{"tag", "1e1", refused, `"1e1" is not a VLAN: want 0 to 4094`},
+		{"output_vlan", "0", refused, `"0" is not a VLAN: want 1 to 4094`},
+		{"trunks", "30,10, 20-22 21-25", "10,20-25,30", ""},
+		{"trunks", "1,2,3", "1-3", ""},
+		{"trunks", "0-4094", "0-4094", ""},
+		{"trunks", "20-10", refused, `"20-10" is not a VLAN or a range of VLANs: want VLANs 0 to 4094 and ranges of them, such as 10,20-30`},
+		{"trunks", "1,x", refused, `"x" is not a VLAN or a range of VLANs: want VLANs 0 to 4094 and ranges of them, such as 10,20-30`},
+		{"trunks", "1-4095", refused, `"1-4095" is not a VLAN or a range of VLANs: want VLANs 0 to 4094 and ranges of them, such as 10,20-30`},
+		{"trunks", ",", refused, `"," is not a VLAN or a range of VLANs: want VLANs 0 to 4094 and ranges of them, such as 10,20-30`},
+		{"vlan_mode", "native-tagged", "native-tagged", ""},
+		{"vlan_mode", "dot1q-tunnel", refused, `"dot1q-tunnel" is not supported yet: want access, trunk, native-tagged or native-untagged`},
+		{"vlan_mode", "acces", refused, `"acces" is not a vlan_mode: want access, trunk, native-tagged or native-untagged; did you mean "access"?`},
+		{"mtu", "1500", "1500", ""},
+		{"mtu", "67", refused, `"67" is out of range: want 68 to 65521`},
+		{"mtu", "65522", refused, `"65522" is out of range: want 68 to 65521`},
+		{"mtu", "big", refused, `"big" is not a number: want 68 to 65521`},
+		{"mac-aging-time", "5m", "300", ""},
+		{"mac-aging-time", "1h0m0s", "3600", ""},
+		{"mac-aging-time", "0", "0", ""},
+		{"mac-aging-time", "1500ms", refused, `"1500ms" is not a time in seconds: want 0 to 86400 seconds`},
+		{"mac-aging-time", "25h", refused, `"90000" is out of range: want 0 to 86400 seconds`},
+		{"mac-table-size", "0", refused, `"0" is out of range: want 1 to 1048576`},
+		{"rotate", "10M", "10M", ""},
+		{"rotate", "10mib", "10M", ""},
+		{"rotate", "1048576", "1M", ""},
+		{"rotate", "1024M", "1G", ""},
+		{"rotate", "5000", "5000", ""},
+		{"rotate", "10", refused, `"10" is out of range: want 4k to 1T bytes, such as 10M (suffixes k, M, G)`},
+		{"rotate", "10i", refused, `"10i" is not a size: want 4k to 1T bytes, such as 10M (suffixes k, M, G)`},
+		{"rotate", "M", refused, `"M" is not a size: want 4k to 1T bytes, such as 10M (suffixes k, M, G)`},
+		{"rotate", "999999999999999G", refused, `"999999999999999G" is not a size: want 4k to 1T bytes, such as 10M (suffixes k, M, G)`},
+		{"ip", "10.0.0.1/24, FD00::1/64", "10.0.0.1/24,fd00::1/64", ""},
+		{"ip", "10.0.0.1/24,10.0.0.1/24", "10.0.0.1/24", ""},
+		{"ip", "10.0.0.1", refused, `"10.0.0.1" has no prefix length: want addresses with prefix lengths, such as 10.0.0.1/24,fd00::1/64`},
+		{"ip", "10.0.0.1/33", refused, `"10.0.0.1/33" is not an address with a prefix length: want addresses with prefix lengths, such as 10.0.0.1/24,fd00::1/64`},
+		{"ip", "ff02::1/64", refused, `"ff02::1/64" is not an address an interface can have: want addresses with prefix lengths, such as 10.0.0.1/24,fd00::1/64`},
+		{"mac", "02-00-00-00-00-0A", "02:00:00:00:00:0a", ""},
+		{"mac", "0200.0000.000a", "02:00:00:00:00:0a", ""},
+		{"mac", "01:00:00:00:00:00", refused, `"01:00:00:00:00:00" is not a unicast MAC address: want a unicast MAC address, such as 02:00:00:00:00:01`},
+		{"mac", "00:00:00:00:00:00", refused, `"00:00:00:00:00:00" is not a unicast MAC address: want a unicast MAC address, such as 02:00:00:00:00:01`},
+		{"mac", "02:00:00:00:00:00:00:01", refused, `"02:00:00:00:00:00:00:01" is not a unicast MAC address: want a unicast MAC address, such as 02:00:00:00:00:01`},
+		{"peer", "p1", "p1", ""},
+		{"peer", "a/b", refused, `"a/b" is not a name: it holds one of / : % , or a space: want the name of a port`},
+		{"select_src_port", "b, a,b", "a,b", ""},
+		{"output_pcap", "/tmp/../var//m.pcapng", "/var/m.pcapng", ""},
+		{"output_pcap", "m.pcapng", refused, `"m.pcapng" is not an absolute path: want an absolute path, such as /var/tmp/m0.pcapng`},
+		{"output_pcap", "/tmp/", refused, `"/tmp/" names a directory: want an absolute path, such as /var/tmp/m0.pcapng`},
+		{"output_pcap", "/tmp/a\nb", refused, `"/tmp/a\nb" holds characters that cannot be printed: want an absolute path, such as /var/tmp/m0.pcapng`},
+		{"owner", "libvirt-qemu", "libvirt-qemu", ""},
+		{"owner", "1000", "1000", ""},
+		{"owner", "4294967295", refused, `"4294967295" is not a name or number of a user or group: want a name or a number`},
+		{"owner", "-x", refused, `"-x" is not a name or number of a user or group: want a name or a number`},
+		{"n_rxq", "17", refused, `"17" is out of range: want 1 to 16`},
+	} {
+		got, err := find(c.option).Canonical(c.in)
+		if got != c.want || (err == nil) != (c.message == "") || err != nil && err.Error() != c.message {
+			t.Errorf("%s=%q: got %q, %v; want %q, %s", c.option, c.in, got, err, c.want, c.message)
+			continue
+		}
+		if err == nil {
+			if again, err := find(c.option).Canonical(got); again != got || err != nil {
+				t.Errorf("%s=%q: canonical %q reads as %q, %v", c.option, c.in, got, again, err)
+			}
+		}
+	}
+}
+
+func TestLookup(t *testing.T) {
+	for _, c := range []struct {
+		object     Object
+		name, want string
+	}{
+		{PacketPort, "tga", `unknown option "tga" for port type packet; did you mean "tag"?`},
+		{PacketPort, "vlan-mode", `unknown option "vlan-mode" for port type packet; did you mean "vlan_mode"?`},
+		{BridgeObject, "mac_aging_time", `unknown option "mac_aging_time" for bridge; did you mean "mac-aging-time"?`},
+		{MirrorObject, "zzz", `unknown option "zzz" for mirror`},
+		{PacketPort, "peer", `option "peer" is not for port type packet, but for port type patch`},
+		{PatchPort, "mtu", `option "mtu" is not for port type patch, but for port type tap, port type internal and bridge`},
+	} {
+		_, err := Lookup(c.object, c.name)
+		if err == nil || err.Error() != c.want {
+			t.Errorf("%s %s: %v; want %s", c.object, c.name, err, c.want)
+		}
+	}
+	if o, err := Lookup(PacketPort, "tag"); err != nil || o.Name != "tag" {
+		t.Errorf("tag: %v, %v", o, err)
+	}
+	if err := CheckPortType("tpa"); err == nil || err.Error() != `"tpa" is not a port type: want packet, tap, internal or patch; did you mean "tap"?` {
+		t.Error(err)
+	}
+	if err := CheckPortType(""); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestEditDistance(t *testing.T) {
+	for _, c := range []struct {
+		a, b string
+		want int
+	}{{"", "", 0}, {"a", "", 1}, {"tga", "tag", 1}, {"tag", "tags", 1}, {"abc", "cba", 2}, {"kitten", "sitting", 3}, {"é", "e", 1}} {
+		if got, back := editDistance(c.a, c.b), editDistance(c.b, c.a); got != c.want || back != c.want {
+			t.Errorf("%q %q: %d, %d; want %d", c.a, c.b, got, back, c.want)
+		}
+	}
+}
+
+// br0 puts text into a bridge.
+func br0(body string) string { return "bridges:\n- name: br0\n" + body }
+
+func TestValidate(t *testing.T) {
+	for _, c := range []struct{ name, text, want string }{
+		{"nothing", "bridges: []", ""},
+		{"bare bridge", br0(""), ""},
+		{"name too long", "bridges: [{name: abcdefghijklmnop}]", `bridges[abcdefghijklmnop]: "abcdefghijklmnop" is not a name of at most 15 bytes`},
+		{"name with slash", "bridges: [{name: a/b}]", `bridges[a/b]: "a/b" is not a name: it holds one of / : % , or a space`},
+		{"name the kernel reads as space", "bridges: [{name: \"\u0460\u00e0\"}]", "bridges[\u0460\u00e0]: \"\u0460\u00e0\" is not a name: it holds one of / : % , or a space"},
+		{"name dots", "bridges: [{name: ..}]", `bridges[..]: ".." is not a name the kernel takes`},
+		{"name with control", `bridges: [{name: "a\x1b"}]`, `bridges["a\x1b"]: "a\x1b" is not a name: it holds characters that cannot be printed`},
+		{"one interface in two bridges", "bridges: [{name: a, ports: [{name: x}]}, {name: b, ports: [{name: x}]}]",
+			`bridges[b].ports[x]: the name "x" is taken by bridges[a].ports[x]`},
+		{"port named as a bridge", "bridges: [{name: a, ports: [{name: b}]}, {name: b}]", `bridges[a].ports[b]: the name "b" is taken by bridges[b]`},
+		{"port named as its bridge", br0("  ports: [{name: br0}]"), `bridges[br0].ports[br0]: the name "br0" is taken by bridges[br0]`},
+		{"long patch name", "bridges: [{name: a, ports: [{name: patch-from-a-to-the-bridge-b, type: patch, peer: x}]}]", ""},
+
+		{"access by tag", br0("  ports: [{name: x, tag: 1}]"), ""},
+		{"access without tag", br0("  ports: [{name: x, vlan_mode: access}]"), `bridges[br0].ports[x].vlan_mode: access needs a tag`},
+		{"native without tag", br0("  vlan_mode: native-tagged"), `bridges[br0].vlan_mode: native-tagged needs a tag, the native VLAN`},
+		{"trunk with tag", br0("  ports: [{name: x, tag: 1, vlan_mode: trunk}]"),
+			`bridges[br0].ports[x].tag: a trunk has no tag: unset it, or set vlan_mode to native-tagged or native-untagged`},
+		{"access with trunks", br0("  ports: [{name: x, tag: 1, trunks: 2}]"),
+			`bridges[br0].ports[x].trunks: an access port carries no trunks: unset them, or set vlan_mode to native-tagged or native-untagged`},
+		{"native with trunks", br0("  ports: [{name: x, tag: 1, trunks: 2, vlan_mode: native-untagged}]"), ""},
+
+		{"patch pair", "bridges: [{name: a, ports: [{name: p, type: patch, peer: q}]}, {name: b, ports: [{name: q, type: patch, peer: p}]}]", ""},
+		{"patch waits", "bridges: [{name: a, ports: [{name: p, type: patch, peer: q}]}]", ""},
+		{"patch without peer", "bridges: [{name: a, ports: [{name: p, type: patch}]}]",
+			`bridges[a].ports[p].peer: a patch port needs a peer: the name of a patch port of another bridge`},
+		{"patch to itself", "bridges: [{name: a, ports: [{name: p, type: patch, peer: p}]}]", `bridges[a].ports[p].peer: a patch port cannot be its own peer`},
+		{"patch in one bridge", "bridges: [{name: a, ports: [{name: p, type: patch, peer: q}, {name: q, type: patch, peer: x}]}]",
+			`bridges[a].ports[p].peer: "q" is in the same bridge: want a patch port of another bridge`},
+		{"patch to a packet port", "bridges: [{name: a, ports: [{name: p, type: patch, peer: q}]}, {name: b, ports: [{name: q}]}]",
+			`bridges[a].ports[p].peer: "q" is not a patch port`},
+		{"patch to a bridge", "bridges: [{name: a, ports: [{name: p, type: patch, peer: b}]}, {name: b}]", `bridges[a].ports[p].peer: "b" is not a patch port`},
+		{"patch to another's", "bridges: [{name: a, ports: [{name: p, type: patch, peer: q}]}, {name: b, ports: [{name: q, type: patch, peer: r}]}]",
+			`bridges[a].ports[p].peer: "q" is the peer of "r": want a patch port whose peer is "p"`},
+		{"two for one peer", "bridges: [{name: a, ports: [{name: p, type: patch, peer: r}, {name: q, type: patch, peer: r}]}]",
+			`bridges[a].ports[q].peer: "r" is the peer of "p" already`},
+
+		{"mirror to a file", br0("  mirrors: [{name: m, select_all: true, output_pcap: /tmp/m, snaplen: 96, rotate: 1M, files: 3}]"), ""},
+		{"mirror of the local port", br0("  mirrors: [{name: m, select_src_port: br0, output_vlan: 9}]"), ""},
+		{"mirror selects nothing", br0("  mirrors: [{name: m, output_vlan: 9}]"),
+			`bridges[br0].mirrors[m]: selects nothing: want select_all=true, select_src_port or select_dst_port`},
+		{"mirror selects a VLAN only", br0("  mirrors: [{name: m, select_vlan: 1, output_vlan: 9}]"),
+			`bridges[br0].mirrors[m]: selects nothing: want select_all=true, select_src_port or select_dst_port (select_vlan narrows what these select)`},
+		{"mirror without output", br0("  mirrors: [{name: m, select_all: true}]"),
+			`bridges[br0].mirrors[m]: has no output: want one of output_port, output_vlan and output_pcap`},
+		{"mirror with two outputs", br0("  mirrors: [{name: m, select_all: true, output_vlan: 1, output_pcap: /x}]"),
+			`bridges[br0].mirrors[m]: has output_vlan and output_pcap: want only one of them`},
+		{"mirror of a missing port", br0("  ports: [{name: veth1}]\n  mirrors: [{name: m, select_src_port: [vteh1], output_vlan: 1}]"),
+			`bridges[br0].mirrors[m].select_src_port: "vteh1" is not a port of br0; did you mean "veth1"?`},
+		{"mirror of its output", br0("  ports: [{name: x}]\n  mirrors: [{name: m, select_dst_port: x, output_port: x}]"),
+			`bridges[br0].mirrors[m].select_dst_port: "x" is the mirror's output_port: it carries copies only and cannot be mirrored`},
+		{"mirror of all but its output", br0("  ports: [{name: x}]\n  mirrors: [{name: m, select_all: on, output_port: x}]"), ""},
+		{"snaplen without file", br0("  mirrors: [{name: m, select_all: true, output_vlan: 1, snaplen: 9}]"),
+			`bridges[br0].mirrors[m].snaplen: is for output_pcap only`},
+		{"files without rotate", br0("  mirrors: [{name: m, select_all: true, output_pcap: /x, files: 2}]"),
+			`bridges[br0].mirrors[m].files: needs rotate, the size at which a file is full`},
+
+		{"static MAC", br0("  ports: [{name: x, tag: 10}]\n  fdb: [{mac: 02:00:00:00:00:01, vlan: 10, port: x}, {mac: 02:00:00:00:00:01, port: br0}]"), ""},
+		{"static MAC at no port", br0("  fdb: [{mac: 02:00:00:00:00:01, port: x}]"),
+			`bridges[br0].fdb[0,02:00:00:00:00:01].port: "x" is not a port of br0`},
+		{"static MAC in a VLAN the port has not", br0("  ports: [{name: x, tag: 10}]\n  fdb: [{mac: 02:00:00:00:00:01, port: x}]"),
+			`bridges[br0].fdb[0,02:00:00:00:00:01].vlan: port x does not carry VLAN 0: want 10`},
+		{"static MAC off the trunk", br0("  ports: [{name: x, trunks: \"5,7-9\"}]\n  fdb: [{mac: 02:00:00:00:00:01, vlan: 6, port: x}]"),
+			`bridges[br0].fdb[6,02:00:00:00:00:01].vlan: port x does not carry VLAN 6: want 5, 7-9`},
+		{"static MACs do not fit", br0("  mac-table-size: 1\n  fdb: [{mac: 02:00:00:00:00:01, port: br0}, {mac: 02:00:00:00:00:02, port: br0}]"),
+			`bridges[br0].fdb: 2 static MACs do not fit in mac-table-size 1`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			d, err := Parse([]byte(c.text))
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = d.Validate()
+			if c.want == "" && err != nil || c.want != "" && (err == nil || err.Error() != c.want) {
+				t.Errorf("got  %v\nwant %s", err, c.want)
+			}
+		})
+	}
+}
+
+// TestValidateByHand judges what no text can say: documents built in Go.
+func TestValidateByHand(t *testing.T) {
+	d := Document{Bridges: []Bridge{{Name: "b", Ports: []Port{
+		{Name: "y", Options: Options{"tag": "010"}}, {Name: "x", Options: Options{"offload": "off"}}}}}}
+	if err := d.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	if p := d.Bridge("b").Port("y"); p.Type != "packet" || p.Options["tag"] != "10" || d.Bridges[0].Ports[0].Name != "x" {
+		t.Errorf("not canonical: %+v", d)
+	}
+
+	for want, d := range map[string]Document{
+		`bridges[b]: is there twice`:                                         {Bridges: []Bridge{{Name: "b"}, {Name: "b"}}},
+		`bridges[]: "" is not a name`:                                        {Bridges: []Bridge{{}}},
+		`bridges[b].ports[x]: is there twice`:                                {Bridges: []Bridge{{Name: "b", Ports: []Port{{Name: "x"}, {Name: "x"}}}}},
+		`bridges[b].fdb: 65537 static MACs are too many: want at most 65536`: {Bridges: []Bridge{{Name: "b", FDB: make([]StaticMAC, maxStaticMACs+1)}}},
+		`bridges: 4097 bridges are too many: want at most 4096`:              {Bridges: make([]Bridge, maxBridges+1)},
+		`bridges[b].ports[x]: unknown option "tga" for port type packet; did you mean "tag"?`: {
+			Bridges: []Bridge{{Name: "b", Ports: []Port{{Name: "x", Options: Options{"tga": "1"}}}}}},
+		`bridges[b].ports[x].type: "veth" is not a port type: want packet, tap, internal or patch`: {
+			Bridges: []Bridge{{Name: "b", Ports: []Port{{Name: "x", Type: "veth"}}}}},
+		`bridges[b].ports[x].type: "local" is not a port type: want packet, tap, internal or patch`: {
+			Bridges: []Bridge{{Name: "b", Ports: []Port{{Name: "x", Type: "local"}}}}},
+	} {
+		if err := d.Validate(); err == nil || err.Error() != want {
+			t.Errorf("got  %v\nwant %s", err, want)
+		}
+	}
+
+	many := Document{Bridges: []Bridge{{Name: "b"}}}
+	for i := range 30 {
+		many.Bridges[0].Ports = append(many.Bridges[0].Ports, Port{Name: string(rune('A' + i)), Options: Options{"tag": "5000"}})
+	}
+	err := many.Validate()
+	var list Errors
+	if !errors.As(err, &list) || len(list) != maxErrors+1 || list[maxErrors].Message != "and 10 more like these" {
+		t.Errorf("30 errors are reported as %v", err)
+	}
+	var first *Error
+	if !errors.As(err, &first) || first.Path != "bridges[b].ports[A].tag" || first.Value != "5000" || first.Allowed != "0 to 4094" ||
+		first.Error() != `bridges[b].ports[A].tag: "5000" is not a VLAN: want 0 to 4094` {
+		t.Errorf("the first of them is %+v", first)
+	}
+}
+
+func TestReaders(t *testing.T) {
+	d, err := Parse([]byte(br0(`
+  ip: [10.0.0.1/24, "fd00::1/64"]
+  mac: 02:00:00:00:00:01
+  tag: 7
+  mac-aging-time: 60
+  ports:
+  - {name: a, trunks: "10,20-30", n_rxq: 4, offload: off}
+  - {name: n, tag: 5, trunks: 6, vlan_mode: native-untagged}
+  mirrors: [{name: m, select_src_port: [n, a], output_pcap: /m, rotate: 2M}]
+`)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := d.Bridge("br0")
+	if got := b.Options.Duration("mac-aging-time").String(); got != "1m0s" {
+		t.Error(got)
+	}
+	if b.Options.Int("mac-table-size") != 8192 || b.Options.Bool("forward-bpdu") || !b.Options.IsSet("ip") || b.Options.IsSet("mtu") {
+		t.Error("bridge defaults")
+	}
+	local := b.Local()
+	if local.Object() != LocalPort || len(local.Options.Prefixes("ip")) != 2 || local.Options.Prefixes("ip")[0].String() != "10.0.0.1/24" ||
+		local.Options.MAC("mac").String() != "02:00:00:00:00:01" || local.Options.IsSet("mac-aging-time") {
+		t.Errorf("local port: %+v", local)
+	}
+	if v := local.VLANs(); v.Mode != Access || v.Tag != 7 || !v.Admits(7) || v.Admits(0) {
+		t.Errorf("local VLANs: %+v", v)
+	}
+	a := b.Port("a")
+	if a.Options.Bool("offload") || a.Options.Int("n_rxq") != 4 || a.Options.Int("tx-ring") != 1024 || a.Options.Int("rx-buffer") != 4194304 {
+		t.Errorf("port a: %+v", a)
+	}
+	if v := a.VLANs(); v.Mode != Trunk || len(v.Trunks) != 2 || v.Trunks[1] != (Range{20, 30}) || v.Admits(0) || !v.Admits(25) {
+		t.Errorf("VLANs of a: %+v", v)
+	}
+	if v := b.Port("n").VLANs(); v.Mode != NativeUntagged || v.Tag != 5 || len(v.Trunks) != 1 || v.Trunks[0] != (Range{5, 6}) {
+		t.Errorf("VLANs of n: %+v", v)
+	}
+	if v := (Port{}).VLANs(); v.Mode != Trunk || !v.Admits(0) || !v.Admits(4094) {
+		t.Errorf("VLANs of a bare port: %+v", v)
+	}
+	m := b.Mirrors[0].Options
+	if m.Int("rotate") != 2<<20 || m.Int("files") != 1 || strings.Join(m.List("select_src_port"), " ") != "a n" || m.Text("output_pcap") != "/m" {
+		t.Errorf("mirror: %+v", m)
+	}
+	typed := a.Options.Typed()
+	if typed["n_rxq"] != 4 || typed["offload"] != false || typed["trunks"] != "10,20-30" {
+		t.Errorf("typed: %v", typed)
+	}
+}
