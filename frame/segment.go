@@ -53,8 +53,8 @@ type Segmenter struct {
 }
 
 // Start begins with the super-frame f, which must not change or be released
-// before Next has returned false. The error is ErrShort, ErrOffload (see Check)
-// or ErrSegment; then there is nothing for Next.
+// before Next has returned false. The error is one of Check, or ErrSegment; then
+// there is nothing for Next.
 func (s *Segmenter) Start(f *Frame) error {
 	s.src = nil
 	if err := f.Check(); err != nil {
