@@ -10,8 +10,10 @@ const (
 	// times.
 	evictionScan = 512
 	// evictionSample is how many entries of the fullest port are compared for
-	// age. Of eight, the oldest is on average among the oldest ninth.
+	// age. Of eight, the oldest is on average among the oldest ninth. To gather
+	// them, no more than sampleScan buckets are looked at once there is one.
 	evictionSample = 8
+	sampleScan     = 64
 	// shrinkSlice is how many entries SetLimits evicts before it lets others in.
 	shrinkSlice = 1024
 )
@@ -31,8 +33,8 @@ func (f *FDB) evictLocked(scan int) bool {
 	return true
 }
 
-// victimLocked walks the clock hand over the table until it has seen
-// evictionSample entries of a port that holds most, or scan buckets, or all.
+// victimLocked walks the clock hand over the table until it has seen enough
+// entries of a port that holds most, or scan buckets, or all.
 // The victim is the oldest entry of the fullest port that it saw. That is the
 // fullest port of all unless none of its entries lie in scan buckets: ports
 // without number that hold almost nothing each. Then it is one nearly as full.
@@ -46,7 +48,7 @@ func (f *FDB) victimLocked(t *table, scan int) (bi, bj int, ok bool) {
 		fullth uint32
 		best   value
 	)
-	for range min(scan, len(t.buckets)) {
+	for looked := range min(scan, len(t.buckets)) {
 		i := f.evictHand
 		if f.evictHand++; f.evictHand >= len(t.buckets) {
 			f.evictHand = 0
@@ -68,7 +70,7 @@ func (f *FDB) victimLocked(t *table, scan int) (bi, bj int, ok bool) {
 				seen++
 			}
 		}
-		if seen >= evictionSample {
+		if seen >= evictionSample || seen > 0 && looked >= sampleScan {
 			break
 		}
 	}

@@ -76,6 +76,9 @@ func (t *table) home(k Key) int {
 
 // find returns k's value, and the word that holds it, or nil.
 func (t *table) find(k Key) (*atomic.Uint64, value) {
+	if k&keyValid == 0 {
+		return nil, 0 // zero would match a free slot
+	}
 	i := t.home(k)
 	for range t.buckets { // never more than once around
 		b := &t.buckets[i]
