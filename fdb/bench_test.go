@@ -162,3 +162,17 @@ func BenchmarkFill(b *testing.B) {
 	b.ReportMetric(float64(longest.Milliseconds()), "ms-longest")
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/MaxSize, "ns/Learn")
 }
+
+// BenchmarkGrow is the last growth on the way to a full table.
+func BenchmarkGrow(b *testing.B) {
+	for _, size := range []int{DefaultSize, MaxSize} {
+		b.Run(fmt.Sprint(size), func(b *testing.B) {
+			f := mustNew(b, size, 0)
+			fill(b, f, size)
+			n := len(f.table.Load().buckets)
+			for b.Loop() {
+				f.rebuildLocked(n)
+			}
+		})
+	}
+}

@@ -29,7 +29,10 @@
 // The array starts small and grows by 1.4 when three slots in four are used:
 // 28 to 40 bytes a MAC. The bucket's number is the hash scaled to the array's
 // length, so old and new array have the same order, and growing is one pass
-// through both, front to back.
+// through both, front to back. It is done by the Learn that found no room, and
+// others that learn something new wait for it: some 60 ms for the last of the
+// growths to a million entries, well under a millisecond up to 8192. Lookup
+// never waits.
 //
 // A full table takes the place of an entry of the port that holds most, as Open
 // vSwitch does (lib/mac-learning.h), so that a flood of addresses drives out
