@@ -41,7 +41,7 @@ type Batch struct {
 	Msgs    [MaxBatch]Mmsghdr
 	iovs    [MaxBatch]unix.Iovec
 	Control [MaxBatch][ControlLen]byte
-	pool *Pool
+	pool    *Pool
 }
 
 // NewBatch makes a batch of empty frames from p, which has at least MaxBatch.
@@ -61,20 +61,24 @@ func NewBatch(p *Pool) *Batch {
 // place puts an empty frame at index i.
 func (b *Batch) place(i int, f *Frame) {
 	b.Frames[i] = f
+	f.batched = true
 	room := f.Room(VnetLen)
 	b.iovs[i].Base = &room[0]
 	b.iovs[i].SetLen(VnetLen + MaxLen)
 }
 
 // Renew makes the batch ready for the next receive: a frame that a ring keeps is
-// left to it, and an empty one takes its place. The pool must have a frame left
-// for each frame that is kept, which whoever keeps one makes sure of first.
+// left to it, and an empty one takes its place: Pool.Keep saw to it that there is one.
 func (b *Batch) Renew() {
 	for i := 0; i < b.N; i++ {
-		if f := b.Frames[i]; f.Shared() {
-			b.pool.Release(f)
-			b.place(i, b.pool.Get())
+		f := b.Frames[i]
+		if f.refs == 1 {
+			continue
 		}
+		f.batched = false
+		f.refs--
+		b.pool.promised--
+		b.place(i, b.pool.take())
 	}
 	b.N = 0
 }

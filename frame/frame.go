@@ -149,6 +149,16 @@ func (f *Frame) WireLen() int {
 	return f.n
 }
 
+// InnerTagLen returns TagLen when the frame's bytes begin with a tag of their own
+// (QinQ): interfaces take so much more than their MTU. Len() >= EthLen.
+func (f *Frame) InnerTagLen() int {
+	switch binary.BigEndian.Uint16(f.buf[f.off+AddrLen:]) {
+	case TPID8021Q, TPID8021AD:
+		return TagLen
+	}
+	return 0
+}
+
 // Dst and Src return the MAC addresses; valid for a frame with Len() >= EthLen.
 func (f *Frame) Dst() (a [6]byte) { copy(a[:], f.buf[f.off:]); return }
 
@@ -227,7 +237,8 @@ var (
 // Check tells whether the frame is long enough to be one, and whether its
 // offload state may be trusted: after it returns nil the checksum field lies
 // inside the frame and a super-frame's kind is known and its GSOSize above zero.
-// A UFO super-frame (GSOUDP) is refused: nothing sends one since Linux 4.14.
+// A UFO super-frame (GSOUDP) is refused: nothing sends one since Linux 4.14. A
+// header length beyond the frame, which is only a hint, is taken out.
 func (f *Frame) Check() error {
 	if f.Truncated {
 		return ErrLong
@@ -238,8 +249,14 @@ func (f *Frame) Check() error {
 	if f.Flags&NeedsCsum != 0 && (f.CsumStart < EthLen || int(f.CsumStart)+int(f.CsumOffset)+2 > f.n) {
 		return ErrOffload
 	}
+	if int(f.HdrLen) > f.n {
+		f.HdrLen = 0 // a hint that misleads is worse than none; the kernel takes 0
+	}
 	switch f.GSOType &^ GSOECN {
 	case GSONone:
+		if f.GSOType != GSONone {
+			return ErrOffload
+		}
 		return nil
 	case GSOTCPv4, GSOTCPv6, GSOUDPL4:
 		if f.GSOSize == 0 || f.Flags&NeedsCsum == 0 {

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"vswitch/capture"
 	"vswitch/frame"
 )
 
@@ -26,25 +27,16 @@ type MirrorConfig struct {
 }
 
 // Sink is what a mirror's copies are written to, by one goroutine of the mirror's
-// own: it may wait for a disk.
+// own: it may wait for a disk. A *capture.File is one.
 type Sink interface {
-	// Write takes one frame. c is the caller's again when it returns. The error
-	// is for the sink to keep and tell; the mirror goes on.
-	Write(c *Captured) error
+	// Write takes one frame, its tag in the bytes and its checksum finished; a
+	// super-frame is still one. p is the caller's again when it returns. What
+	// cannot be written is for the sink to count and tell.
+	Write(p *capture.Packet)
 	// Flush is called when nothing waits to be written.
-	Flush() error
+	Flush()
 	// Close is called last.
 	Close() error
-}
-
-// Captured is a frame as a file should hold it: its tag in the bytes and its
-// checksum finished. A super-frame is still one.
-type Captured struct {
-	Time    time.Time
-	Port    string // by which it came in, or leaves
-	Out     bool   // it leaves
-	Data    []byte // at most the mirror's Snap
-	WireLen int    // bytes of the whole frame
 }
 
 // mirrorView is a mirror as a worker sees it.
@@ -134,9 +126,9 @@ type mirror struct {
 	view   *mirrorView // guarded by Switch.mu
 	sink   Sink        // config.Sink and Snap, for write
 	snap   int
+	told   uint64 // of missed, to the sink
 	copied atomic.Uint64
 	missed atomic.Uint64
-	failed atomic.Uint64 // that the sink did not take
 
 	cancel context.CancelFunc // ends write
 	done   sync.WaitGroup
@@ -167,7 +159,7 @@ func (m *mirror) write(ctx context.Context, rings []*byteRing, name func(port ui
 			continue
 		}
 		if dirty {
-			_ = m.sink.Flush() // the sink keeps its error, and Status tells it
+			m.sink.Flush()
 			dirty = false
 		}
 		if last {
@@ -198,9 +190,15 @@ func (m *mirror) writeOne(r *byteRing, data []byte, name func(uint32) string) bo
 	if m.snap > 0 {
 		b = b[:min(len(b), m.snap)]
 	}
-	c := Captured{Time: time.Unix(0, rec.wall), Port: name(rec.port), Out: rec.out, Data: b, WireLen: rec.wireLen}
-	if m.sink.Write(&c) != nil {
-		m.failed.Add(1)
+	p := capture.Packet{
+		Time: time.Unix(0, rec.wall), Interface: capture.Interface{Name: name(rec.port)},
+		Direction: capture.Inbound, Data: b, OrigLen: rec.wireLen,
 	}
+	if rec.out {
+		p.Direction = capture.Outbound
+	}
+	missed := m.missed.Load()
+	p.Dropped, m.told = missed-m.told, missed
+	m.sink.Write(&p)
 	return true
 }

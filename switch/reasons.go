@@ -62,7 +62,7 @@ var reasons = [numReasons]struct{ name, help string }{
 	DropBuffers:        {"no-buffers", "all of the worker's frame buffers wait in transmit rings; raise vswitchd --buffers, or find the port that does not drain"},
 	DropRingFull:       {"tx-ring-full", "the port's transmit ring was full: its interface is slower than what is sent to it; raise tx-ring, or slow the sender"},
 	DropQueueFull:      {"tx-queue-full", "the interface's own queue, or its peer's backlog, was full (ENOBUFS); raise its txqueuelen or net.core.netdev_max_backlog"},
-	DropRejected:       {"tx-rejected", "the kernel refused the frame (EINVAL): it, or its offload state, makes no sense to it"},
+	DropRejected:       {"tx-rejected", "the kernel refused the frame: it, or its offload state, makes no sense to it"},
 	DropSendError:      {"tx-error", "sending failed for another reason; the daemon's log at level debug names it"},
 	DropPortRemoved:    {"port-removed", "the frame waited in the transmit ring of a port that was removed"},
 	DropCaptureRing:    {"capture-ring-full", "a capture file's ring was full: the disk is slower than the traffic; use snaplen, or mirror less"},
@@ -89,9 +89,9 @@ func sendReason(errno unix.Errno) Reason {
 		return DropMTU
 	case unix.ENETDOWN, unix.ENXIO, unix.ENODEV, unix.EIO, unix.EBADFD:
 		return DropPortDown // EIO and EBADFD are what a TAP says
-	case unix.ENOBUFS, unix.ENOMEM:
+	case unix.ENOBUFS:
 		return DropQueueFull
-	case unix.EINVAL:
+	case unix.EINVAL, unix.ENOMEM: // ENOMEM: the kernel's own segmentation refused it
 		return DropRejected
 	}
 	return DropSendError

@@ -45,7 +45,6 @@ type MirrorStats struct {
 	Name   string
 	Copied uint64 // frames
 	Missed uint64 // copies that found the file's ring full
-	Failed uint64 // copies that the file did not take
 }
 
 // Bridge returns a bridge's counters. They are read while frames go through, so
@@ -79,7 +78,7 @@ func (s *Switch) Bridge(name string) (BridgeStats, error) {
 	}
 	for _, m := range b.mirrors {
 		st.Mirrors = append(st.Mirrors, MirrorStats{
-			Name: m.config.Name, Copied: m.copied.Load(), Missed: m.missed.Load(), Failed: m.failed.Load(),
+			Name: m.config.Name, Copied: m.copied.Load(), Missed: m.missed.Load(),
 		})
 	}
 	return st, nil

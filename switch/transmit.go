@@ -98,13 +98,13 @@ func (w *worker) flush(q *txQueue) {
 // plain frame that is too long is the kernel's to refuse.
 func (w *worker) fitting(q *txQueue) []frame.Out {
 	outs := q.staged[:q.n]
-	limit := int(q.port.link.mtu.Load()) + frame.EthLen
-	if limit == frame.EthLen {
+	mtu := int(q.port.link.mtu.Load())
+	if mtu == 0 {
 		return outs
 	}
 	n := 0
 	for _, o := range outs {
-		if o.F.Super() && o.F.SegmentLen() > limit {
+		if o.F.Super() && o.F.SegmentLen() > mtu+frame.EthLen+o.F.InnerTagLen() {
 			w.drop(q.port, DropMTU)
 			continue
 		}
