@@ -44,7 +44,7 @@ func build(name string) (*os.File, error) {
 	defer os.RemoveAll(dir)
 
 	path := filepath.Join(dir, name)
-	args := []string{"build", "-o", path}
+	args := []string{"build", "-buildvcs=false", "-o", path}
 	env := append(os.Environ(), "CGO_ENABLED=0")
 	if raceEnabled && os.Getenv("VSWITCH_RACE") != "off" {
 		args = append(args, "-race")

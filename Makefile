@@ -1,0 +1,81 @@
+# make demo and make test are all that a fresh clone needs; both install the
+# Debian packages they miss (scripts/need), and leave nothing else behind.
+
+PREFIX  ?= /usr/local
+BINDIR  ?= $(PREFIX)/bin
+SBINDIR ?= $(PREFIX)/sbin
+UNITDIR ?= $(PREFIX)/lib/systemd/system
+DESTDIR ?=
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+
+GO        ?= go
+GOBUILD   := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)'
+FUZZTIME  ?= 30s
+BENCHTIME ?= 1s
+
+TEST_NEEDS := iproute2=ip iputils-ping=ping iperf3=iperf3 tcpdump=tcpdump tshark=tshark \
+	ethtool=ethtool jq=jq openvswitch-switch=ovs-vswitchd \
+	gcc=gcc libc6-dev=/usr/include/stdlib.h
+DEMO_NEEDS := iproute2=ip iputils-ping=ping iperf3=iperf3 tcpdump=tcpdump ethtool=ethtool
+
+.PHONY: help build demo test bench fuzz lint install uninstall clean
+
+help:
+	@echo 'make build      build vswitchd and vswitchctl into bin/'
+	@echo 'make demo       see it work: two containers, a switch, a capture (root)'
+	@echo 'make test       run every test (root, some minutes)'
+	@echo 'make fuzz       run every fuzz target, FUZZTIME=30s each'
+	@echo 'make bench      run the benchmarks'
+	@echo 'make lint       gofmt, go vet, and staticcheck where installed'
+	@echo 'make install    install under PREFIX=/usr/local; DESTDIR= works'
+	@echo 'make uninstall  remove what install installed'
+	@echo 'make clean      remove what build built'
+
+build:
+	$(GOBUILD) -o bin/ ./cmd/vswitchd ./cmd/vswitchctl
+
+demo:
+	@scripts/need $(DEMO_NEEDS)
+	@$(MAKE) --no-print-directory build
+	@scripts/demo bin
+
+# The race detector wants cgo, and only it does.
+test:
+	@scripts/need $(TEST_NEEDS)
+	@$(MAKE) --no-print-directory lint build
+	CGO_ENABLED=1 $(GO) test -race -timeout 14m ./...
+
+bench:
+	CGO_ENABLED=0 $(GO) test -run '^$$' -bench . -benchtime $(BENCHTIME) ./...
+
+fuzz:
+	@scripts/fuzz $(FUZZTIME)
+
+lint:
+	@files=$$(git ls-files -z --cached --others --exclude-standard '*.go' | xargs -0 -r ls 2>/dev/null | xargs -r gofmt -l); \
+	if [ -n "$$files" ]; then echo "gofmt -w is due:"; echo "$$files"; exit 1; fi
+	$(GO) vet ./...
+	@if command -v staticcheck >/dev/null; then echo staticcheck ./...; staticcheck ./...; fi
+
+install: build
+	install -d $(DESTDIR)$(SBINDIR) $(DESTDIR)$(BINDIR) $(DESTDIR)$(UNITDIR) \
+		$(DESTDIR)$(PREFIX)/share/bash-completion/completions \
+		$(DESTDIR)$(PREFIX)/share/zsh/site-functions \
+		$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
+	install -m 755 bin/vswitchd $(DESTDIR)$(SBINDIR)/vswitchd
+	install -m 755 bin/vswitchctl $(DESTDIR)$(BINDIR)/vswitchctl
+	sed 's|@SBINDIR@|$(SBINDIR)|' packaging/vswitchd.service >$(DESTDIR)$(UNITDIR)/vswitchd.service
+	chmod 644 $(DESTDIR)$(UNITDIR)/vswitchd.service
+	bin/vswitchctl completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/vswitchctl
+	bin/vswitchctl completion zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_vswitchctl
+	bin/vswitchctl completion fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/vswitchctl.fish
+
+uninstall:
+	rm -f $(DESTDIR)$(SBINDIR)/vswitchd $(DESTDIR)$(BINDIR)/vswitchctl $(DESTDIR)$(UNITDIR)/vswitchd.service \
+		$(DESTDIR)$(PREFIX)/share/bash-completion/completions/vswitchctl \
+		$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_vswitchctl \
+		$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/vswitchctl.fish
+
+clean:
+	rm -rf bin
