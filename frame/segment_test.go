@@ -98,6 +98,9 @@ func TestSegmentAgainstNaive(t *testing.T) {
 		src.HdrLen = uint16(r.Uint32()) // a hint is not to be relied on
 		whole := bytes.Clone(src.Bytes())
 		offload := src.Offload
+		if int(offload.HdrLen) > len(whole) {
+			offload.HdrLen = 0 // Check takes out what misleads
+		}
 		got, want := segments(t, &s, src, dst), naiveSegments(p, size)
 		if !bytes.Equal(src.Bytes(), whole) || src.Offload != offload {
 			t.Fatal("the super-frame was changed")

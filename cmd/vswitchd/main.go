@@ -1,0 +1,159 @@
+// Command vswitchd is the switch's daemon: flags, wiring, signals.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"golang.org/x/sys/unix"
+
+	"vswitch/ctl"
+	"vswitch/ctl/api"
+	"vswitch/ports"
+	vswitch "vswitch/switch"
+)
+
+// version is set by the linker (-X main.version=…).
+var version = "devel"
+
+// Exit statuses.
+const (
+	exitOK     = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+// shutdownLimit is how long requests that are being answered may take once the
+// daemon was told to end.
+const shutdownLimit = 3 * time.Second
+
+type flags struct {
+	ctl.Options
+	logLevel, logFormat string
+	showVersion         bool
+}
+
+func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+
+func run(args []string, stdout, stderr io.Writer) int {
+	f, err := parse(args, stderr)
+	if errors.Is(err, flag.ErrHelp) {
+		return exitOK
+	}
+	if err != nil {
+		fmt.Fprintln(stderr, "vswitchd:", err)
+		return exitUsage
+	}
+	if f.showVersion {
+		fmt.Fprintln(stdout, "vswitchd", version)
+		return exitOK
+	}
+	log, err := logger(f, stderr)
+	if err != nil {
+		fmt.Fprintln(stderr, "vswitchd:", err)
+		return exitUsage
+	}
+	f.Log, f.Version = log, version
+	// From here on a signal ends the daemon in order, also while it starts.
+	ctx, cancel := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
+	defer cancel()
+	if err := serve(ctx, f.Options); err != nil {
+		log.Error(err.Error())
+		return exitFailed
+	}
+	return exitOK
+}
+
+func parse(args []string, stderr io.Writer) (*flags, error) {
+	f := &flags{}
+	fs := flag.NewFlagSet("vswitchd", flag.ContinueOnError)
+	fs.SetOutput(stderr)
+	fs.StringVar(&f.RunDir, "run-dir", "/run/vswitch", "directory of the control socket, ctl.sock")
+	fs.StringVar(&f.StateDir, "state-dir", "/var/lib/vswitch", "directory of the stored configuration")
+	fs.IntVar(&f.Workers, "workers", runtime.NumCPU(), "forwarding `threads`, 1 to 256")
+	fs.IntVar(&f.Buffers, "buffers", vswitch.DefaultBuffers, "frame `buffers` a worker for transmit rings and segments, 64 to 65536")
+	fs.DurationVar(&f.BusyPoll, "busy-poll", 0, "how long a worker spins before it blocks, such as 50us; 0 is not at all, 1s the most")
+	fs.StringVar((*string)(&f.Stop), "ingress-stop", "", "how frames are kept from the host's stack: tcx, clsact; empty is what the kernel has")
+	fs.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
+	fs.StringVar(&f.logFormat, "log-format", "text", "text or json")
+	fs.BoolVar(&f.showVersion, "version", false, "print the version and exit")
+	if err := fs.Parse(args); err != nil {
+		return nil, err
+	}
+	switch {
+	case fs.NArg() > 0:
+		return nil, fmt.Errorf("unexpected argument %q: only flags are taken; see --help", fs.Arg(0))
+	case f.Workers < 1 || f.Workers > 256:
+		return nil, fmt.Errorf("--workers %d: want 1 to 256", f.Workers)
+	case f.Buffers < 64 || f.Buffers > 65536:
+		return nil, fmt.Errorf("--buffers %d: want 64 to 65536", f.Buffers)
+	case f.BusyPoll < 0 || f.BusyPoll > time.Second:
+		return nil, fmt.Errorf("--busy-poll %s: want 0 to 1s", f.BusyPoll)
+	case f.Stop != ports.StopAuto && f.Stop != ports.StopTCX && f.Stop != ports.StopClsact:
+		return nil, fmt.Errorf("--ingress-stop %q: want tcx or clsact", f.Stop)
+	}
+	return f, nil
+}
+
+func logger(f *flags, w io.Writer) (*slog.Logger, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(f.logLevel)); err != nil {
+		return nil, fmt.Errorf("--log-level %q: want debug, info, warn or error", f.logLevel)
+	}
+	o := &slog.HandlerOptions{Level: level}
+	switch f.logFormat {
+	case "text":
+		return slog.New(slog.NewTextHandler(w, o)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(w, o)), nil
+	}
+	return nil, fmt.Errorf("--log-format %q: want text or json", f.logFormat)
+}
+
+// serve runs the daemon until ctx ends.
+func serve(ctx context.Context, o ctl.Options) error {
+	if err := os.MkdirAll(o.RunDir, 0o755); err != nil {
+		return fmt.Errorf("make run directory: %w", err)
+	}
+	d, err := ctl.New(o)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err := d.Close(); err != nil {
+			o.Log.Error("the store was not closed cleanly", "err", err)
+		}
+	}()
+	ln, err := api.Listen(filepath.Join(o.RunDir, "ctl.sock"))
+	if err != nil {
+		return err
+	}
+	srv := api.NewServer(d, o.Log, api.Limits{})
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(ln) }() // ended by Shutdown
+	o.Log.Info("vswitchd is ready", "version", version, "socket", ln.Addr(), "workers", o.Workers)
+	// Without systemd there is no socket to tell, and that is no error.
+	_, _ = daemon.SdNotify(false, daemon.SdNotifyReady)
+	select {
+	case err = <-served:
+	case <-ctx.Done():
+		_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping)
+		o.Log.Info("vswitchd is told to end")
+		limit, cancel := context.WithTimeout(context.Background(), shutdownLimit)
+		defer cancel()
+		// Streams that do not end in time are cut.
+		_ = srv.Shutdown(limit)
+		<-served
+	}
+	return err
+}

@@ -1,0 +1,394 @@
+package ctl
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os/user"
+	"slices"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"vswitch/ctl/api"
+	"vswitch/ctl/config"
+	"vswitch/ports"
+	vswitch "vswitch/switch"
+)
+
+// portState is a port that exists in the switch, and its interface.
+type portState struct {
+	bridge string
+	port   config.Port
+
+	state, reason string
+	since         time.Time
+
+	device    vswitch.Device // nil: not attached
+	stop      *ports.Stop
+	link      ports.Link     // the interface of the device, as last seen
+	addresses []netip.Prefix // that we gave it
+	notes     []string
+
+	retryAt time.Time
+	backoff time.Duration
+}
+
+// A port in error is tried again after minBackoff, and after twice as long each
+// time, up to maxBackoff; and at once when its interface changes.
+const (
+	minBackoff = time.Second
+	maxBackoff = 30 * time.Second
+	retryEvery = 500 * time.Millisecond
+)
+
+// forgive makes the next try come at once.
+func (p *portState) forgive() { p.retryAt, p.backoff = time.Time{}, 0 }
+
+// setState notes a port's state, and tells when it is new.
+func (r *reconciler) setState(p *portState, state, reason string) {
+	if p.state == state && p.reason == reason {
+		return
+	}
+	if p.state != state {
+		p.since = time.Now()
+	}
+	p.state, p.reason = state, reason
+	msg := "port " + p.port.Name + " of " + p.bridge + " is " + state
+	if reason != "" {
+		msg += ": " + reason
+	}
+	r.log.Info(msg)
+	r.tell(api.Event{Kind: "port-" + state, Bridge: p.bridge, Port: p.port.Name, Message: msg})
+}
+
+// fail notes that a port could not be attached, and when to try again.
+func (r *reconciler) fail(p *portState, now time.Time, err error) {
+	p.backoff = min(max(2*p.backoff, minBackoff), maxBackoff)
+	p.retryAt = now.Add(p.backoff)
+	r.setState(p, api.PortError, err.Error())
+}
+
+// linkLocked makes a port's interface as it should be: opened when it is there,
+// let go when it is gone, and its state known to the switch.
+func (r *reconciler) linkLocked(p *portState, now time.Time) {
+	if p.port.Object() == config.PatchPort {
+		r.patchLocked(p)
+		return
+	}
+	l, exists := r.links[p.port.Name]
+	if p.device != nil && (!exists || l.Index != p.link.Index) {
+		if tap, ok := p.device.(*ports.TAP); ok && tap.Moved() {
+			r.setState(p, api.PortUp, "")
+			p.notes = []string{"its interface was moved to another network namespace"}
+			return
+		}
+		r.detachLocked(p)
+	}
+	if p.device == nil {
+		if now.Before(p.retryAt) {
+			return
+		}
+		if !r.attachLocked(p, l, exists, now) {
+			return
+		}
+	}
+	r.refreshLocked(p, now)
+}
+
+// patchLocked tells whether a patch port has its other end.
+func (r *reconciler) patchLocked(p *portState) {
+	peer := r.ports[p.port.Options.Text("peer")]
+	if peer == nil || peer.port.Object() != config.PatchPort {
+		r.setState(p, api.PortWaiting, fmt.Sprintf("its peer %s does not exist", p.port.Options.Text("peer")))
+		return
+	}
+	r.setState(p, api.PortUp, "")
+}
+
+// attachLocked opens a port's interface and gives it to the switch. When it
+// returns false the port's state says why.
+func (r *reconciler) attachLocked(p *portState, l ports.Link, exists bool, now time.Time) bool {
+	var err error
+	switch p.port.Object() {
+	case config.LocalPort, config.InternalPort:
+		err = r.attachTAP(p)
+	case config.TapPort:
+		if !exists {
+			err = r.makeTAP(p)
+		} else if l.Kind != "tun" {
+			err = fmt.Errorf("interface %s exists already and is no TAP; remove it, or give the port another name", l.Name)
+		}
+		if err == nil {
+			l, exists, err = ports.LinkByName(p.port.Name)
+		}
+		if err == nil && exists {
+			err = r.attachPacket(p, l)
+		}
+	default:
+		if !exists {
+			r.setState(p, api.PortWaiting, fmt.Sprintf("interface %s does not exist; it will be attached when it appears", p.port.Name))
+			return false
+		}
+		err = r.attachPacket(p, l)
+	}
+	if err != nil {
+		r.fail(p, now, err)
+		return false
+	}
+	p.forgive()
+	return true
+}
+
+// attachTAP makes the interface of a local or internal port.
+func (r *reconciler) attachTAP(p *portState) error {
+	o := ports.TAPOptions{Alias: ports.Owned(r.instance, p.port.Name), MAC: r.mac(p.port), MTU: mtu(p.port)}
+	tap, err := ports.OpenTAP(p.port.Name, o)
+	if errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("interface %[1]s exists already and is not the switch's; remove it (ip link del %[1]s), or choose another name", p.port.Name)
+	}
+	if err != nil {
+		return err
+	}
+	if err := r.sw.Attach(p.port.Name, tap); err != nil {
+		return err
+	}
+	p.device = tap
+	return r.look(p)
+}
+
+// look reads a new interface, before its first event comes.
+func (r *reconciler) look(p *portState) error {
+	l, ok, err := ports.LinkByName(p.port.Name)
+	if err != nil {
+		return err
+	}
+	if ok {
+		r.links[l.Name] = l
+		p.link = l
+	}
+	return nil
+}
+
+// makeTAP makes the persistent TAP of a tap port.
+func (r *reconciler) makeTAP(p *portState) error {
+	o := ports.TAPOptions{Alias: ports.Owned(r.instance, p.port.Name), MTU: mtu(p.port), Owner: -1, Group: -1}
+	var err error
+	if p.port.Options.IsSet("owner") {
+		if o.Owner, err = userID(p.port.Options.Text("owner")); err != nil {
+			return err
+		}
+	}
+	if p.port.Options.IsSet("group") {
+		if o.Group, err = groupID(p.port.Options.Text("group")); err != nil {
+			return err
+		}
+	}
+	return ports.MakePersistentTAP(p.port.Name, o)
+}
+
+func userID(name string) (int, error) {
+	if id, err := strconv.Atoi(name); err == nil {
+		return id, nil
+	}
+	u, err := user.Lookup(name)
+	if err != nil {
+		return 0, fmt.Errorf("owner %q: no such user on this host", name)
+	}
+	return strconv.Atoi(u.Uid)
+}
+
+func groupID(name string) (int, error) {
+	if id, err := strconv.Atoi(name); err == nil {
+		return id, nil
+	}
+	g, err := user.LookupGroup(name)
+	if err != nil {
+		return 0, fmt.Errorf("group %q: no such group on this host", name)
+	}
+	return strconv.Atoi(g.Gid)
+}
+
+// attachPacket opens an existing interface: first the host's stack is cut off,
+// so that it never sees a frame of the port.
+func (r *reconciler) attachPacket(p *portState, l ports.Link) error {
+	if !l.Ether {
+		return fmt.Errorf("interface %s is not Ethernet", l.Name)
+	}
+	if !l.Up {
+		if err := ports.Raise(l.Index); err != nil {
+			return fmt.Errorf("bring interface %s up: %w", l.Name, err)
+		}
+	}
+	stop, err := r.stopper.Stop(l.Index)
+	if err != nil {
+		return fmt.Errorf("keep frames of %s from the host's stack: %w", l.Name, err)
+	}
+	o := ports.PacketOptions{Queues: p.port.Options.Int("n_rxq"), RxBuffer: p.port.Options.Int("rx-buffer")}
+	d, err := ports.OpenPacket(l.Name, l.Index, o)
+	if err != nil {
+		stop.Close()
+		return err
+	}
+	if err := r.sw.Attach(p.port.Name, d); err != nil {
+		stop.Close()
+		return err
+	}
+	p.device, p.stop, p.link = d, stop, l
+	return r.look(p)
+}
+
+// refreshLocked brings what an attached port's interface is like into the switch,
+// and what the options say of it into the interface.
+func (r *reconciler) refreshLocked(p *portState, now time.Time) {
+	if l, ok := r.links[p.port.Name]; ok {
+		p.link = l
+	}
+	if err := r.dressLocked(p); err != nil {
+		r.sw.SetLink(p.port.Name, p.link.Up && p.link.Carrier, p.link.MTU)
+		r.fail(p, now, err)
+		return
+	}
+	l := p.link
+	r.sw.SetLink(p.port.Name, l.Up && l.Carrier, l.MTU)
+	p.notes = nil
+	if l.Master != 0 && l.Kind != "tun" {
+		p.notes = append(p.notes, "it belongs to a kernel bridge or bond too, which gets none of its frames")
+	}
+	if p.port.Object() != config.LocalPort && !p.port.Options.Bool("offload") {
+		p.notes = append(p.notes, "checksums and segments are finished in software (offload is off)")
+	}
+	if p.stop != nil && p.stop.Kind() == ports.StopClsact {
+		p.notes = append(p.notes, "kept from the host's stack by a clsact filter (no TCX before Linux 6.6)")
+	}
+	switch host := p.stop == nil; {
+	case l.Up && l.Carrier:
+		r.setState(p, api.PortUp, "")
+	case !l.Up && host:
+		r.setState(p, api.PortDown, fmt.Sprintf("the interface is down; give it an address (ip=…), or: ip link set %s up", l.Name))
+	case !l.Up:
+		r.setState(p, api.PortDown, fmt.Sprintf("the interface is down; somebody took it down: ip link set %s up", l.Name))
+	case p.port.Object() == config.TapPort:
+		r.setState(p, api.PortDown, "nobody has attached to the TAP; is the virtual machine running?")
+	default:
+		r.setState(p, api.PortDown, "no carrier: the other end is down or gone")
+	}
+}
+
+// dressLocked gives an interface that the switch made what the options say: MTU,
+// MAC, addresses. One with addresses is brought up.
+func (r *reconciler) dressLocked(p *portState) error {
+	l := p.link
+	object := p.port.Object()
+	if object == config.PacketPort || l.Index == 0 {
+		return nil
+	}
+	o := p.port.Options
+	if want := mtu(p.port); want != 0 && want != l.MTU {
+		if err := ports.SetMTU(l.Index, want); err != nil {
+			return fmt.Errorf("set MTU of %s to %d: %w", l.Name, want, err)
+		}
+	}
+	if object == config.TapPort {
+		return r.look(p)
+	}
+	if want := r.mac(p.port); want.String() != l.MAC.String() {
+		if err := ports.SetMAC(l.Index, want); err != nil {
+			return fmt.Errorf("set MAC of %s to %s: %w", l.Name, want, err)
+		}
+	}
+	want := o.Prefixes("ip")
+	if len(want) > 0 && !l.Up {
+		if err := ports.Raise(l.Index); err != nil {
+			return fmt.Errorf("bring %s up: %w", l.Name, err)
+		}
+	}
+	if len(want) > 0 || len(p.addresses) > 0 {
+		if err := ports.SetAddresses(l.Index, p.addresses, want); err != nil {
+			return fmt.Errorf("interface %s: %w", l.Name, err)
+		}
+		p.addresses = slices.Clone(want)
+	}
+	return r.look(p)
+}
+
+func mtu(p config.Port) int {
+	if !p.Options.IsSet("mtu") {
+		return 0
+	}
+	return p.Options.Int("mtu")
+}
+
+// mac returns the address of an interface that the switch makes: the one asked
+// for, or one made from the instance and the name, so that a restart does not
+// strand what neighbours have in their ARP tables.
+func (r *reconciler) mac(p config.Port) net.HardwareAddr {
+	if m := p.Options.MAC("mac"); m != nil {
+		return m
+	}
+	sum := sha256.Sum256([]byte(r.instance + " " + p.Name))
+	m := net.HardwareAddr(sum[:6])
+	m[0] = m[0]&^1 | 2 // unicast, locally administered
+	return m
+}
+
+func parseMAC(s string) net.HardwareAddr {
+	m, _ := net.ParseMAC(s) // the document was validated
+	return m
+}
+
+// detachLocked lets a port's interface go: the port, its configuration and its
+// counters stay. The stop goes last, so that the host's stack sees nothing while
+// the port is on its way out.
+func (r *reconciler) detachLocked(p *portState) {
+	if p.device == nil {
+		return
+	}
+	if err := r.sw.Detach(p.port.Name); err != nil {
+		r.log.Warn("port not detached cleanly", "port", p.port.Name, "err", err)
+	}
+	if p.stop != nil {
+		if err := p.stop.Close(); err != nil {
+			r.log.Warn("tc hook not removed", "port", p.port.Name, "err", err)
+		}
+	}
+	p.device, p.stop, p.link, p.addresses, p.notes = nil, nil, ports.Link{}, nil, nil
+}
+
+// removePortLocked removes a port that is not wanted any more, and the interface
+// that the switch made for it.
+func (r *reconciler) removePortLocked(p *portState) {
+	name, owned := p.port.Name, p.link.Alias == ports.Owned(r.instance, p.port.Name)
+	r.detachLocked(p)
+	if p.port.Object() == config.TapPort && owned {
+		if err := ports.RemoveLink(name); err != nil {
+			r.log.Warn("TAP not removed", "port", name, "err", err)
+		}
+	}
+	if err := r.sw.DelPort(name); err != nil {
+		r.log.Warn("port not removed cleanly", "port", name, "err", err)
+	}
+	delete(r.ports, name)
+	r.tell(api.Event{Kind: "port-removed", Bridge: p.bridge, Port: name, Message: "port " + name + " of " + p.bridge + " is removed"})
+}
+
+// leaveLocked lets a port go because the daemon ends. A persistent TAP goes too,
+// unless somebody is attached to it: a virtual machine that runs would be cut off
+// for good, while so the next start finds it.
+func (r *reconciler) leaveLocked(p *portState) {
+	l := p.link
+	r.detachLocked(p)
+	if p.port.Object() != config.TapPort || l.Alias != ports.Owned(r.instance, p.port.Name) {
+		return
+	}
+	if l.Carrier {
+		r.log.Info("TAP stays: somebody is attached to it", "port", p.port.Name)
+		return
+	}
+	if err := ports.RemoveLink(p.port.Name); err != nil {
+		r.log.Warn("TAP not removed", "port", p.port.Name, "err", err)
+	}
+}

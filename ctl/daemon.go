@@ -1,0 +1,199 @@
+package ctl
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"vswitch/ctl/api"
+	"vswitch/ctl/store"
+	"vswitch/ports"
+	vswitch "vswitch/switch"
+)
+
+// Options say how a daemon runs.
+type Options struct {
+	RunDir, StateDir string
+	Version          string
+	Workers          int           // forwarding threads
+	Buffers          int           // frame buffers a worker
+	BusyPoll         time.Duration // 0: block at once
+	Stop             ports.StopKind
+	Log              *slog.Logger
+}
+
+// Daemon is one switch with its desired configuration.
+//
+// Thread-safety: any method may be called from any goroutine; Close once, last.
+type Daemon struct {
+	version    api.Version
+	log        *slog.Logger
+	store      *store.Store
+	sw         *vswitch.Switch
+	stopper    *ports.Stopper
+	reconciler *reconciler
+	hub        *hub
+
+	edit sync.Mutex // one change at a time
+
+	timerMu sync.Mutex // guards timer; taken after edit
+	timer   *time.Timer
+
+	cancel  context.CancelFunc
+	running sync.WaitGroup
+}
+
+// New opens the state directory, makes what the stored document desires, and
+// keeps it so. Only a store that holds no readable configuration, or belongs to
+// another daemon, and a switch that cannot start are errors; ports that cannot
+// come up are not.
+func New(o Options) (*Daemon, error) {
+	st, err := store.Open(o.StateDir, store.Options{})
+	if err != nil {
+		return nil, err
+	}
+	d := &Daemon{log: o.Log, store: st, hub: newHub(), version: api.Version{
+		Version: o.Version, API: 1, Go: runtime.Version(), Kernel: kernel(), PID: os.Getpid(),
+		Started: time.Now(), RunDir: o.RunDir, StateDir: o.StateDir,
+	}}
+	for _, w := range st.Warnings() {
+		d.log.Warn(w)
+	}
+	// A worker blocks a thread in its wait; with its own P to come back to, beside
+	// those of the rest, it never queues behind a request.
+	runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), o.Workers+2))
+	d.sw, err = vswitch.New(vswitch.Options{Workers: o.Workers, Buffers: o.Buffers, BusyPoll: o.BusyPoll, Notify: d.hub.mac})
+	if err != nil {
+		st.Close()
+		return nil, err
+	}
+	id := d.instance(o.StateDir)
+	d.stopper = ports.NewStopper(id, o.Stop)
+	d.reconciler = newReconciler(d.sw, d.stopper, id, d.log, d.hub.tell)
+	if err := d.begin(); err != nil {
+		d.sw.Close()
+		st.Close()
+		return nil, err
+	}
+	var ctx context.Context
+	ctx, d.cancel = context.WithCancel(context.Background())
+	d.running.Go(func() { d.hub.run(ctx.Done()) })     // these three end with
+	d.running.Go(func() { d.reconciler.run(ctx) })     // ctx, by Close
+	d.running.Go(func() { d.watchDrops(ctx.Done()) }) //
+	return d, nil
+}
+
+// begin makes the stored document true, after taking back a change whose time to
+// be confirmed ran out while no daemon was there.
+func (d *Daemon) begin() error {
+	d.edit.Lock()
+	defer d.edit.Unlock()
+	p := d.pending()
+	if p != nil && time.Now().After(p.Deadline) {
+		if err := d.goBackLocked(p); err != nil {
+			d.log.Error("an unconfirmed change could not be taken back", "version", p.Version, "err", err)
+		}
+		p = d.pending()
+	}
+	_, doc := d.store.Current()
+	if err := d.reconciler.start(doc); err != nil {
+		return err
+	}
+	d.armConfirm(p)
+	return nil
+}
+
+// instance returns the identity by which this daemon knows its own interfaces
+// and hooks again after a restart: eight random bytes in hex, kept in the state
+// directory. Where that cannot be written they hold for this run.
+func (d *Daemon) instance(dir string) string {
+	path := filepath.Join(dir, "instance")
+	if b, err := os.ReadFile(path); err == nil {
+		if id := strings.TrimSpace(string(b)); len(id) == 16 {
+			return id
+		}
+	}
+	var b [8]byte
+	rand.Read(b[:])
+	id := hex.EncodeToString(b[:])
+	if err := os.WriteFile(path, []byte(id+"\n"), 0o644); err != nil {
+		d.log.Warn("the identity of this switch could not be kept; its local ports get new MAC addresses at the next start", "err", err)
+	}
+	return id
+}
+
+// Close ends the daemon and takes away what must not outlive it: TAPs, tc hooks,
+// sockets. The desired configuration stays.
+func (d *Daemon) Close() error {
+	d.cancel()
+	d.running.Wait()
+	d.edit.Lock()
+	defer d.edit.Unlock()
+	d.armConfirm(nil)
+	d.reconciler.close()
+	d.sw.Close()
+	if err := d.stopper.Close(); err != nil {
+		d.log.Warn("tc program not unloaded", "err", err)
+	}
+	return d.store.Close()
+}
+
+// Bounds of the events that tell of drops.
+const (
+	dropsEvery     = time.Second
+	dropsThreshold = 100 // frames of one reason at one port in dropsEvery
+)
+
+// watchDrops tells when many frames are dropped, while somebody listens.
+func (d *Daemon) watchDrops(done <-chan struct{}) {
+	tick := time.NewTicker(dropsEvery)
+	defer tick.Stop()
+	type key struct{ bridge, port, reason string }
+	var last map[key]uint64 // nil: nobody listened a tick ago
+	for {
+		select {
+		case <-done:
+			return
+		case <-tick.C:
+		}
+		if d.hub.listening.Load() == 0 {
+			last = nil
+			continue
+		}
+		drops, err := d.Drops(context.Background(), "", "")
+		if err != nil {
+			continue
+		}
+		now := map[key]uint64{}
+		for _, x := range drops {
+			k := key{x.Bridge, x.Port, x.Reason}
+			now[k] = x.Count
+			if n := x.Count - last[k]; last != nil && n >= dropsThreshold && x.Count >= last[k] {
+				d.hub.tell(api.Event{
+					Kind: "drops", Bridge: x.Bridge, Port: x.Port,
+					Message: fmt.Sprintf("%d frames dropped at %s in a second: %s (%s)", n, x.Port, x.Reason, x.Help),
+					Detail:  map[string]any{"reason": x.Reason, "count": n},
+				})
+			}
+		}
+		last = now
+	}
+}
+
+func kernel() string {
+	var u unix.Utsname
+	if unix.Uname(&u) != nil {
+		return ""
+	}
+	return unix.ByteSliceToString(u.Release[:])
+}

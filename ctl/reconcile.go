@@ -1,0 +1,393 @@
+package ctl
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"vswitch/ctl/api"
+	"vswitch/ctl/config"
+	"vswitch/fdb"
+	"vswitch/ports"
+	vswitch "vswitch/switch"
+)
+
+// reconciler makes the switch and the kernel match the desired document.
+//
+// Thread-safety: safe for concurrent use; mu guards all but what is said.
+type reconciler struct {
+	sw       *vswitch.Switch
+	stopper  *ports.Stopper
+	instance string
+	log      *slog.Logger
+	tell     func(api.Event)
+	resyncs  atomic.Uint64 // times that interface events were lost
+
+	mu      sync.Mutex
+	desired config.Document
+	links   map[string]ports.Link // this namespace's interfaces, as last seen
+	bridges map[string]*bridgeState
+	ports   map[string]*portState // bridges' local ports among them
+
+	dirtyMu sync.Mutex
+	dirty   map[string]bool // interfaces that changed; "" is all of them
+	wake    chan struct{}   // holds one when dirty is not empty
+}
+
+// bridgeState is a bridge that exists in the switch.
+type bridgeState struct {
+	config  vswitch.BridgeConfig
+	mirrors map[string]*mirrorState
+}
+
+func newReconciler(sw *vswitch.Switch, stopper *ports.Stopper, instance string, log *slog.Logger, tell func(api.Event)) *reconciler {
+	return &reconciler{
+		sw: sw, stopper: stopper, instance: instance, log: log, tell: tell,
+		links: map[string]ports.Link{}, bridges: map[string]*bridgeState{}, ports: map[string]*portState{},
+		dirty: map[string]bool{}, wake: make(chan struct{}, 1),
+	}
+}
+
+// start takes away what a crash left behind, and makes doc true.
+func (r *reconciler) start(doc config.Document) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	links, err := ports.Links()
+	if err != nil {
+		return err
+	}
+	taps := map[string]bool{}
+	for _, b := range doc.Bridges {
+		for _, p := range b.Ports {
+			if p.Object() == config.TapPort {
+				taps[p.Name] = true
+			}
+		}
+	}
+	gone := ports.RemoveOwned(links, r.instance, func(l ports.Link) bool { return taps[l.Name] })
+	gone = append(gone, ports.RemoveStops(links, r.instance, func(ports.Link) bool { return false })...)
+	if len(gone) > 0 {
+		r.log.Info("removed what an earlier run left behind", "interfaces", gone)
+	}
+	if err := r.relistLocked(); err != nil {
+		return err
+	}
+	r.applyLocked(doc)
+	return nil
+}
+
+// apply makes doc the desired document, and everything match it as far as it can
+// be done now. What cannot be is a port's state and reason.
+func (r *reconciler) apply(doc config.Document) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.relistLocked(); err != nil {
+		// What was last seen will do; an event or a retry brings the rest.
+		r.log.Warn("interfaces could not be listed", "err", err)
+	}
+	r.applyLocked(doc)
+}
+
+// relistLocked looks at all interfaces anew.
+func (r *reconciler) relistLocked() error {
+	all, err := ports.Links()
+	if err != nil {
+		return err
+	}
+	clear(r.links)
+	for _, l := range all {
+		r.links[l.Name] = l
+	}
+	return nil
+}
+
+// applyLocked goes through the document in order of dependence: what must go,
+// bridges, ports, their interfaces, and what refers to ports.
+func (r *reconciler) applyLocked(doc config.Document) {
+	r.desired = doc
+	want := map[string]wantedPort{}
+	for _, b := range doc.Bridges {
+		want[b.Name] = wantedPort{b.Name, b.Local()}
+		for _, p := range b.Ports {
+			want[p.Name] = wantedPort{b.Name, p}
+		}
+	}
+	r.removeLocked(want)
+	for i := range doc.Bridges {
+		r.bridgeLocked(&doc.Bridges[i])
+	}
+	for _, name := range slices.Sorted(maps.Keys(want)) {
+		r.portLocked(want[name])
+	}
+	for i := range doc.Bridges {
+		r.mirrorsLocked(&doc.Bridges[i])
+		r.staticsLocked(&doc.Bridges[i])
+	}
+	now := time.Now()
+	for _, name := range slices.Sorted(maps.Keys(r.ports)) {
+		r.linkLocked(r.ports[name], now)
+	}
+}
+
+// wantedPort is a port of the document.
+type wantedPort struct {
+	bridge string
+	port   config.Port
+}
+
+// removeLocked removes bridges and ports that are not wanted, or not as what they
+// are.
+func (r *reconciler) removeLocked(want map[string]wantedPort) {
+	for name, st := range r.bridges {
+		if r.desired.Bridge(name) != nil {
+			continue
+		}
+		for _, p := range r.ports {
+			if p.bridge == name {
+				r.removePortLocked(p)
+			}
+		}
+		r.closeMirrorsLocked(st)
+		if err := r.sw.DelBridge(name); err != nil {
+			r.log.Error("bridge could not be removed cleanly", "bridge", name, "err", err)
+		}
+		delete(r.bridges, name)
+	}
+	for name, p := range r.ports {
+		w, ok := want[name]
+		if !ok || w.bridge != p.bridge || w.port.Object() != p.port.Object() {
+			r.removePortLocked(p)
+		}
+	}
+}
+
+// bridgeLocked makes a bridge exist as it should be.
+func (r *reconciler) bridgeLocked(b *config.Bridge) {
+	c := vswitch.BridgeConfig{
+		FDB:         fdb.Limits{Size: b.Options.Int("mac-table-size"), Aging: b.Options.Int("mac-aging-time")},
+		ForwardBPDU: b.Options.Bool("forward-bpdu"),
+	}
+	st := r.bridges[b.Name]
+	switch {
+	case st == nil:
+		if err := r.sw.AddBridge(b.Name, c); err != nil {
+			r.log.Error("bridge could not be made", "bridge", b.Name, "err", err)
+			return
+		}
+		r.bridges[b.Name] = &bridgeState{config: c, mirrors: map[string]*mirrorState{}}
+	case st.config != c:
+		if err := r.sw.SetBridge(b.Name, c); err != nil {
+			r.log.Error("bridge could not be changed", "bridge", b.Name, "err", err)
+			return
+		}
+		st.config = c
+	}
+}
+
+// portLocked makes a port of the switch exist as it should be, without its
+// interface.
+func (r *reconciler) portLocked(w wantedPort) {
+	c := portConfig(w.port)
+	p := r.ports[w.port.Name]
+	if p == nil {
+		if err := r.sw.AddPort(w.bridge, w.port.Name, c); err != nil {
+			r.log.Error("port could not be made", "port", w.port.Name, "err", err)
+			return
+		}
+		p = &portState{bridge: w.bridge, port: w.port, state: api.PortWaiting, since: time.Now()}
+		r.ports[w.port.Name] = p
+		return
+	}
+	if p.port.Equal(w.port) {
+		return
+	}
+	if reopens(p.port.Options, w.port.Options) {
+		r.detachLocked(p)
+	}
+	p.port = w.port
+	p.forgive()
+	if err := r.sw.SetPort(w.port.Name, c); err != nil {
+		r.log.Error("port could not be changed", "port", w.port.Name, "err", err)
+	}
+}
+
+// reopens reports whether a change of options needs a new device.
+func reopens(old, new config.Options) bool {
+	for _, name := range []string{"n_rxq", "rx-buffer", "tx-ring", "owner", "group"} {
+		if old[name] != new[name] {
+			return true
+		}
+	}
+	return false
+}
+
+// portConfig turns a port's options into what the switch wants to be told.
+func portConfig(p config.Port) vswitch.PortConfig {
+	c := vswitch.PortConfig{VLAN: vlan(p.VLANs())}
+	if p.Object() == config.PatchPort {
+		c.Patch, c.Peer = true, p.Options.Text("peer")
+		return c
+	}
+	if p.Object() != config.LocalPort {
+		c.Finish = !p.Options.Bool("offload")
+		c.TxRing = p.Options.Int("tx-ring")
+	}
+	return c
+}
+
+var vlanModes = map[config.VLANMode]vswitch.VLANMode{
+	config.Access: vswitch.Access, config.Trunk: vswitch.Trunk,
+	config.NativeTagged: vswitch.NativeTagged, config.NativeUntagged: vswitch.NativeUntagged,
+}
+
+func vlan(v config.VLANs) vswitch.VLAN {
+	return vswitch.VLAN{Mode: vlanModes[v.Mode], Tag: v.Tag, Trunks: vlanSet(v.Trunks)}
+}
+
+// vlanSet turns ranges into a set; nil, which is all, where they hold them all.
+func vlanSet(ranges []config.Range) *vswitch.VLANSet {
+	if len(ranges) == 0 || len(ranges) == 1 && ranges[0].First == 0 && ranges[0].Last >= 4094 {
+		return nil
+	}
+	set := new(vswitch.VLANSet)
+	for _, r := range ranges {
+		for v := r.First; v <= r.Last; v++ {
+			set.Add(v)
+		}
+	}
+	return set
+}
+
+// staticsLocked sets a bridge's static MACs.
+func (r *reconciler) staticsLocked(b *config.Bridge) {
+	var want []vswitch.StaticMAC
+	for _, m := range b.FDB {
+		s := vswitch.StaticMAC{VLAN: uint16(m.VLAN), Port: m.Port}
+		copy(s.MAC[:], parseMAC(m.MAC))
+		want = append(want, s)
+	}
+	if err := r.sw.SetStatic(b.Name, want); err != nil {
+		r.log.Error("static MACs could not be set", "bridge", b.Name, "err", err)
+	}
+}
+
+// run follows the changes of interfaces and retries what failed, until ctx ends.
+func (r *reconciler) run(ctx context.Context) {
+	var watching sync.WaitGroup
+	watching.Go(func() { r.watch(ctx) }) // ended by ctx
+	defer watching.Wait()
+	retry := time.NewTicker(retryEvery)
+	defer retry.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-r.wake:
+			r.changed()
+		case <-retry.C:
+			r.retry()
+		}
+	}
+}
+
+// watch marks interfaces that change as dirty. When events were lost it begins
+// anew, which looks at everything.
+func (r *reconciler) watch(ctx context.Context) {
+	for ctx.Err() == nil {
+		err := ports.Watch(ctx.Done(), r.mark)
+		if err == nil {
+			return
+		}
+		r.resyncs.Add(1)
+		r.log.Warn("interface events were lost; looking at all interfaces anew", "err", err)
+		r.tell(api.Event{Kind: "resync", Message: fmt.Sprintf("interface events were lost (%v): all interfaces are looked at anew", err)})
+		select {
+		case <-ctx.Done():
+		case <-time.After(100 * time.Millisecond): // a subscription that fails at once must not spin
+		}
+	}
+}
+
+func (r *reconciler) mark(name string) {
+	r.dirtyMu.Lock()
+	r.dirty[name] = true
+	r.dirtyMu.Unlock()
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+// changed looks at the interfaces that are dirty and at their ports.
+func (r *reconciler) changed() {
+	r.dirtyMu.Lock()
+	dirty := r.dirty
+	r.dirty = map[string]bool{}
+	r.dirtyMu.Unlock()
+
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := time.Now()
+	if dirty[""] {
+		if err := r.relistLocked(); err != nil {
+			r.log.Warn("interfaces could not be listed", "err", err)
+			r.mark("")
+		}
+		for _, p := range r.ports {
+			p.forgive()
+			r.linkLocked(p, now)
+		}
+		return
+	}
+	for name := range dirty {
+		l, ok, err := ports.LinkByName(name)
+		if err != nil {
+			r.log.Warn("an interface could not be looked at", "err", err)
+			continue
+		}
+		was, had := r.links[name]
+		if ok {
+			r.links[name] = l
+		} else {
+			delete(r.links, name)
+		}
+		if p := r.ports[name]; p != nil {
+			if ok != had || l.Index != was.Index {
+				p.forgive() // another interface: what failed may go well now
+			}
+			r.linkLocked(p, now)
+		}
+	}
+}
+
+// retry looks at ports whose time has come.
+func (r *reconciler) retry() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := time.Now()
+	for _, p := range r.ports {
+		if p.state == api.PortError && !now.Before(p.retryAt) {
+			r.linkLocked(p, now)
+		}
+	}
+	for _, st := range r.bridges {
+		r.watchMirrorsLocked(st)
+	}
+}
+
+// close takes everything away that must not outlive the daemon.
+func (r *reconciler) close() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, p := range r.ports {
+		r.leaveLocked(p)
+	}
+	for _, st := range r.bridges {
+		r.closeMirrorsLocked(st)
+	}
+}

@@ -1,0 +1,263 @@
+package ctl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"vswitch/ctl/api"
+	"vswitch/ctl/config"
+	"vswitch/ctl/store"
+)
+
+// The calls of Service that change the desired document. Each is judged whole,
+// stored durably, made true, and answered with what is true then.
+
+// Config is described at api.Service.
+func (d *Daemon) Config(_ context.Context, version uint64) (api.ConfigVersion, error) {
+	if version == 0 {
+		v, doc := d.store.Current()
+		return api.ConfigVersion{Version: v, Document: doc}, nil
+	}
+	doc, err := d.store.Get(version)
+	if err != nil {
+		return api.ConfigVersion{}, storeError(err, version)
+	}
+	return api.ConfigVersion{Version: version, Document: doc}, nil
+}
+
+// Edit is described at api.Service.
+func (d *Daemon) Edit(_ context.Context, e api.Edit) (api.EditResult, error) {
+	return d.change(e.Comment, 0, false, func(doc config.Document) (config.Document, error) {
+		next, err := config.Apply(doc, e.Ops)
+		return next, refused(err)
+	})
+}
+
+// Apply is described at api.Service.
+func (d *Daemon) Apply(_ context.Context, doc config.Document, o api.ApplyOptions) (api.EditResult, error) {
+	return d.change(o.Comment, o.Confirm, o.DryRun, func(config.Document) (config.Document, error) {
+		doc := doc.Clone()
+		if err := doc.Validate(); err != nil {
+			return config.Document{}, refused(err)
+		}
+		return doc, nil
+	})
+}
+
+// Rollback is described at api.Service. It also ends a wait for a confirmation.
+func (d *Daemon) Rollback(_ context.Context, version uint64) (api.EditResult, error) {
+	doc, err := d.store.Get(version)
+	if err != nil {
+		return api.EditResult{}, storeError(err, version)
+	}
+	d.edit.Lock()
+	defer d.edit.Unlock()
+	if err := d.forgetPendingLocked(); err != nil {
+		return api.EditResult{}, err
+	}
+	return d.changeLocked(fmt.Sprintf("rollback to version %d", version), 0, false, func(config.Document) (config.Document, error) {
+		return doc, nil
+	})
+}
+
+// History is described at api.Service.
+func (d *Daemon) History(context.Context) ([]api.HistoryEntry, error) {
+	current, _ := d.store.Current()
+	all := []api.HistoryEntry{}
+	for _, e := range d.store.History() {
+		all = append(all, api.HistoryEntry{Version: e.Version, Time: e.Time, Comment: e.Comment, Current: e.Version == current})
+	}
+	return all, nil
+}
+
+// refused makes what config found wrong an answer to the client.
+func refused(err error) error {
+	if err == nil {
+		return nil
+	}
+	e := &api.Error{Status: 400, Message: err.Error()}
+	var one *config.Error
+	if errors.As(err, &one) {
+		e.Field, e.Value, e.Allowed = one.Path, one.Value, one.Allowed
+	}
+	return e
+}
+
+// storeError makes what the store met an answer to the client.
+func storeError(err error, version uint64) error {
+	if errors.Is(err, store.ErrNoVersion) {
+		return &api.Error{Status: 404, Message: fmt.Sprintf("version %d is not in the history", version), Field: "version", Value: fmt.Sprint(version)}
+	}
+	return &api.Error{Status: 503, Message: err.Error() + "; nothing was changed, and forwarding goes on"}
+}
+
+func (d *Daemon) change(comment string, confirm time.Duration, dry bool, next func(config.Document) (config.Document, error)) (api.EditResult, error) {
+	d.edit.Lock()
+	defer d.edit.Unlock()
+	if p := d.pending(); p != nil && !dry {
+		return api.EditResult{}, &api.Error{Status: 409, Message: fmt.Sprintf(
+			"version %d waits for confirmation until %s: vswitchctl confirm keeps it, vswitchctl rollback %d undoes it now",
+			p.Version, p.Deadline.Format(time.TimeOnly), p.Previous)}
+	}
+	return d.changeLocked(comment, confirm, dry, next)
+}
+
+// changeLocked makes what next returns the desired document.
+func (d *Daemon) changeLocked(comment string, confirm time.Duration, dry bool, next func(config.Document) (config.Document, error)) (api.EditResult, error) {
+	version, old := d.store.Current()
+	doc, err := next(old)
+	if err != nil {
+		return api.EditResult{}, err
+	}
+	res := api.EditResult{Version: version, Changes: config.Diff(old, doc)}
+	res.Changed = len(res.Changes) > 0
+	if dry {
+		return res, nil
+	}
+	if res.Changed {
+		var deadline time.Time
+		if confirm > 0 {
+			deadline = time.Now().Add(confirm)
+		}
+		if res.Version, err = d.store.Put(doc, comment, store.PutOptions{Deadline: deadline}); err != nil {
+			return api.EditResult{}, storeError(err, 0)
+		}
+		d.log.Info("configuration changed", "version", res.Version, "by", comment)
+		d.hub.tell(api.Event{Kind: "config", Message: fmt.Sprintf("configuration version %d: %s", res.Version, comment)})
+	}
+	d.reconciler.apply(doc)
+	res.Ports = d.troubled(old, doc)
+	res.Confirm = d.pending()
+	d.armConfirm(res.Confirm)
+	return res, nil
+}
+
+// troubled returns the ports that a change touched and that are not up. A local
+// port that nobody gave an address is as it should be.
+func (d *Daemon) troubled(old, doc config.Document) []api.PortStatus {
+	r := d.reconciler
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var all []api.PortStatus
+	look := func(was, is config.Port, had bool) {
+		p := r.ports[is.Name]
+		if p == nil || had && was.Equal(is) || p.state == api.PortUp {
+			return
+		}
+		if p.state == api.PortDown && is.Object() == config.LocalPort && !is.Options.IsSet("ip") {
+			return
+		}
+		all = append(all, api.PortStatus{
+			Name: is.Name, Type: string(is.Object()), State: p.state, Reason: p.reason, Since: p.since,
+			Options: is.Options.Typed(), IfIndex: p.link.Index, MTU: p.link.MTU,
+		})
+	}
+	for i := range doc.Bridges {
+		b := &doc.Bridges[i]
+		ob := old.Bridge(b.Name)
+		if ob == nil {
+			ob = &config.Bridge{}
+		}
+		look(ob.Local(), b.Local(), ob.Name != "")
+		for _, p := range b.Ports {
+			if was := ob.Port(p.Name); was != nil {
+				look(*was, p, true)
+			} else {
+				look(config.Port{}, p, false)
+			}
+		}
+	}
+	return all
+}
+
+// Confirm is described at api.Service.
+func (d *Daemon) Confirm(context.Context) (api.EditResult, error) {
+	d.edit.Lock()
+	defer d.edit.Unlock()
+	if d.pending() == nil {
+		return api.EditResult{}, &api.Error{Status: 409, Message: "no change waits for confirmation"}
+	}
+	if err := d.forgetPendingLocked(); err != nil {
+		return api.EditResult{}, err
+	}
+	version, _ := d.store.Current()
+	d.hub.tell(api.Event{Kind: "confirm", Message: fmt.Sprintf("configuration version %d is confirmed", version)})
+	return api.EditResult{Version: version}, nil
+}
+
+// forgetPendingLocked ends the wait for a confirmation, if there is one.
+func (d *Daemon) forgetPendingLocked() error {
+	if d.pending() == nil {
+		return nil
+	}
+	if err := d.store.ClearPending(); err != nil {
+		return storeError(err, 0)
+	}
+	d.armConfirm(nil)
+	return nil
+}
+
+// pending returns the change that waits for a confirmation, or nil.
+func (d *Daemon) pending() *api.PendingConfirm {
+	p, ok := d.store.Pending()
+	if !ok {
+		return nil
+	}
+	return &api.PendingConfirm{Version: p.Version, Previous: p.Previous, Deadline: p.Deadline}
+}
+
+// armConfirm sets the clock for a change that waits, or stops it for nil.
+func (d *Daemon) armConfirm(p *api.PendingConfirm) {
+	d.timerMu.Lock()
+	defer d.timerMu.Unlock()
+	if d.timer != nil {
+		d.timer.Stop()
+		d.timer = nil
+	}
+	if p != nil {
+		d.timer = time.AfterFunc(time.Until(p.Deadline), d.unconfirmed)
+	}
+}
+
+// unconfirmed goes back to what was before a change that nobody confirmed.
+func (d *Daemon) unconfirmed() {
+	d.edit.Lock()
+	defer d.edit.Unlock()
+	p := d.pending()
+	if p == nil || time.Now().Before(p.Deadline) {
+		return
+	}
+	if err := d.goBackLocked(p); err != nil {
+		d.log.Error("an unconfirmed change could not be taken back; trying again", "version", p.Version, "err", err)
+		d.timerMu.Lock()
+		d.timer = time.AfterFunc(time.Second, d.unconfirmed)
+		d.timerMu.Unlock()
+	}
+}
+
+// goBackLocked takes an unconfirmed change back.
+func (d *Daemon) goBackLocked(p *api.PendingConfirm) error {
+	doc, err := d.store.Get(p.Previous)
+	if err != nil {
+		return err
+	}
+	comment := fmt.Sprintf("version %d was not confirmed: back to version %d", p.Version, p.Previous)
+	version, err := d.store.Put(doc, comment, store.PutOptions{})
+	if err != nil {
+		return err
+	}
+	d.reconciler.apply(doc)
+	d.log.Warn("configuration went back", "version", version, "why", comment)
+	d.hub.tell(api.Event{Kind: "confirm", Message: comment})
+	return nil
+}
+
+// Subscribe is described at api.Service.
+func (d *Daemon) Subscribe() (<-chan api.Event, func()) { return d.hub.subscribe() }
+
+// Version is described at api.Service.
+func (d *Daemon) Version() api.Version { return d.version }
+
+var _ api.Service = (*Daemon)(nil)
