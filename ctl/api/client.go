@@ -275,8 +275,13 @@ func (c *Client) explain(err error) error {
 	return u
 }
 
-// rootCause drops the library's "Get \"http://vswitch/…\":" that no user asked for.
+// rootCause drops what no user asked for: the library's "Get \"http://vswitch/…\":"
+// and its words for the two ends of a socket.
 func rootCause(err error) error {
+	var oe *net.OpError
+	if errors.As(err, &oe) {
+		return oe.Err
+	}
 	var ue *url.Error
 	if errors.As(err, &ue) {
 		return ue.Err

@@ -194,30 +194,32 @@ func answer[T any](v T, err error) (any, error) {
 // be called when the body's content is no longer needed.
 func (s *Server) readBody(w http.ResponseWriter, r *http.Request) (body []byte, release func(), err error) {
 	release = func() {}
-	if r.ContentLength > s.limits.Body {
-		w.Header().Set("Connection", "close") // not read: nothing more can come on this one
-		return nil, release, s.tooLarge()
+	// A client that still writes when the connection closes gets a broken pipe
+	// and not the answer: what is refused is read on for a while, and forgotten.
+	refuse := func(e *Error) ([]byte, func(), error) {
+		io.CopyN(io.Discard, r.Body, s.limits.Body)
+		return nil, release, e
 	}
-	limited := http.MaxBytesReader(w, r.Body, s.limits.Body)
+	if r.ContentLength > s.limits.Body {
+		return refuse(s.tooLarge())
+	}
+	limited := io.LimitReader(r.Body, s.limits.Body+1)
 	var buf bytes.Buffer
-	_, err = io.CopyN(&buf, limited, smallBody)
-	if err == nil { // there may be more
+	if _, err = io.CopyN(&buf, limited, smallBody); err == nil { // there may be more
 		if !s.large.enter() {
-			w.Header().Set("Connection", "close")
-			return nil, release, busy("large documents", s.limits.Large)
+			return refuse(busy("large documents", s.limits.Large))
 		}
-		if _, err = buf.ReadFrom(limited); err != nil {
+		if _, err = buf.ReadFrom(limited); err != nil || int64(buf.Len()) > s.limits.Body {
 			s.large.leave()
 		} else {
 			release = s.large.leave
 		}
 	}
-	var tooLarge *http.MaxBytesError
 	switch {
+	case int64(buf.Len()) > s.limits.Body:
+		return refuse(s.tooLarge())
 	case err == nil, errors.Is(err, io.EOF):
 		return buf.Bytes(), release, nil
-	case errors.As(err, &tooLarge):
-		return nil, release, s.tooLarge()
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		w.Header().Set("Connection", "close")
 		return nil, release, &Error{Status: http.StatusRequestTimeout,
