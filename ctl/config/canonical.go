@@ -134,7 +134,8 @@ func entry(list, name string) string {
 	return list + "[" + name + "]"
 }
 
-// canonicalise puts d in canonical form and reports each value that has none.
+// canonicalise puts d in canonical form and reports each value that has none. It
+// writes nothing to a document that is canonical: others may be reading it.
 func (d *Document) canonicalise(r *report) {
 	for i := range d.Bridges {
 		b := &d.Bridges[i]
@@ -143,7 +144,9 @@ func (d *Document) canonicalise(r *report) {
 		for j := range b.Ports {
 			p := &b.Ports[j]
 			where := portPath(b.Name, p.Name)
-			p.Type = string(p.Object())
+			if p.Type == "" {
+				p.Type = string(PacketPort)
+			}
 			if e := checkPortType(p.Type); e != nil {
 				e.Path = where + ".type"
 				r.add(e)
