@@ -1,0 +1,97 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+
+	"vswitch/ctl/config"
+)
+
+func (a *app) addPort() *cobra.Command {
+	var mayExist bool
+	cmd := &cobra.Command{
+		Use:   "add-port BR NAME [k=v…]",
+		Short: "Add a port to a bridge",
+		Long: `Add a port to a bridge. With type=packet, NAME is an interface that exists or will: until it
+does the port waits, which is said on stderr and is no failure.`,
+		Annotations: portOptionsHelp(),
+		Example:     "  vswitchctl add-port br0 veth1 tag=10",
+		Args:        between(2, -1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o, err := keyValues(cmd, args[2:])
+			if err != nil {
+				return err
+			}
+			return a.edit(cmd, config.Op{Op: "add-port", Bridge: args[0], Port: args[1], Options: o, MayExist: mayExist})
+		},
+		ValidArgsFunction: a.complete(a.bridges, interfaces, a.newPortOptions),
+	}
+	cmd.Flags().BoolVar(&mayExist, "may-exist", false, "no error when it is a port of BR already: set the options instead")
+	return cmd
+}
+
+func (a *app) delPort() *cobra.Command {
+	var ifExists bool
+	cmd := &cobra.Command{
+		Use:     "del-port [BR] NAME",
+		Short:   "Delete a port",
+		Long:    "Delete a port. A name is used once among all bridges; with BR it must be a port of that one.",
+		Example: "  vswitchctl del-port veth1",
+		Args:    between(1, 2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			op := config.Op{Op: "del-port", Port: args[len(args)-1], IfExists: ifExists}
+			if len(args) == 2 {
+				op.Bridge = args[0]
+			}
+			return a.edit(cmd, op)
+		},
+		ValidArgsFunction: a.complete(a.bridgesAndPorts, a.ports),
+	}
+	cmd.Flags().BoolVar(&ifExists, "if-exists", false, "no error when it does not exist")
+	return cmd
+}
+
+func (a *app) setPort() *cobra.Command {
+	return &cobra.Command{
+		Use:         "set-port NAME k=v…",
+		Short:       "Set options of a port",
+		Long:        "Set options of a port; those not named stay as they are. An empty value (tag=) unsets.",
+		Annotations: portOptionsHelp(),
+		Example:     "  vswitchctl set-port veth1 tag= trunks=10,20-30",
+		Args:        between(2, -1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o, err := keyValues(cmd, args[1:])
+			if err != nil {
+				return err
+			}
+			return a.edit(cmd, config.Op{Op: "set-port", Port: args[0], Options: o})
+		},
+		ValidArgsFunction: a.complete(a.allPorts, a.oldPortOptions),
+	}
+}
+
+func (a *app) listPorts() *cobra.Command {
+	return &cobra.Command{
+		Use:     "list-ports BR",
+		Short:   "List the names of a bridge's ports, one a line, without its local port",
+		Example: "  vswitchctl list-ports br0",
+		Args:    between(1, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c := a.client()
+			defer c.Close()
+			st, err := c.Status(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			names := []string{}
+			for _, b := range st.Bridges {
+				for _, p := range b.Ports {
+					if p.Type != "local" {
+						names = append(names, p.Name)
+					}
+				}
+			}
+			return a.print(names, func() string { return lines(names) })
+		},
+		ValidArgsFunction: a.complete(a.bridges),
+	}
+}
