@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"slices"
+	"sort"
 	"strings"
 )
 
@@ -197,9 +198,9 @@ func (e *editor) addBridge(op Op) error {
 		if owner := e.owner(op.Bridge); owner != nil {
 			return refuse(op.Bridge, "the name %q is taken by %s", op.Bridge, portPath(owner.Name, op.Bridge))
 		}
-		e.d.Bridges = append(e.d.Bridges, Bridge{Name: op.Bridge})
-		e.d.sort()
-		b = e.d.Bridge(op.Bridge)
+		i := sort.Search(len(e.d.Bridges), func(i int) bool { return e.d.Bridges[i].Name > op.Bridge })
+		e.d.Bridges = slices.Insert(e.d.Bridges, i, Bridge{Name: op.Bridge})
+		b = &e.d.Bridges[i]
 	}
 	return set(&b.Options, op.Options, BridgeObject, bridgePath(b.Name))
 }

@@ -255,6 +255,9 @@ func (b *builder) options(f fields, object Object, path string, others ...string
 		}
 		v := f.values[k.Value]
 		text, e := "", (*Error)(nil)
+		if row := find(k.Value); (row == nil || !row.Applies(object)) && b.full() {
+			continue
+		}
 		if _, e = lookup(object, k.Value); e != nil {
 			e.Path, e.Line = path, k.Line
 			if !strings.Contains(e.Message, "did you mean") {

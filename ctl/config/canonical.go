@@ -180,6 +180,9 @@ func (d *Document) sort() {
 // canonical form can be shared by readers.
 func (o Options) canonicalise(object Object, path string, r *report) {
 	for _, name := range o.Names() {
+		if row := find(name); (row == nil || !row.Applies(object)) && r.full() {
+			continue
+		}
 		value, e := canonicalOption(object, path, name, o[name])
 		if e != nil {
 			r.add(e)

@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 )
 
 const sample = `# two bridges
@@ -195,6 +196,44 @@ func TestParseErrors(t *testing.T) {
 				t.Errorf("%T is no *Error", err)
 			}
 		})
+	}
+}
+
+// TestHostile: the largest documents, made to be slow, are judged in bounded time.
+func TestHostile(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
+	var keys, ports strings.Builder
+	for i := 0; keys.Len() < MaxDocument/4; i++ {
+		fmt.Fprintf(&keys, ",%q:1", fmt.Sprintf("mac-aging-%040d", i))
+	}
+	for i := range 20000 {
+		fmt.Fprintf(&ports, ",%q", fmt.Sprint("p", i))
+	}
+	var manyPorts strings.Builder
+	for i := range maxPorts {
+		fmt.Fprintf(&manyPorts, ",{\"name\":\"q%d\"}", i)
+	}
+	for name, text := range map[string]string{
+		"unknown keys":  `{"bridges":[{"name":"b"` + keys.String() + "}]}",
+		"nothing much":  "bridges:\n" + strings.Repeat("- \n", MaxDocument/8),
+		"unknown ports": `{"bridges":[{"name":"b","ports":[` + manyPorts.String()[1:] + `],"mirrors":[{"name":"m","output_vlan":1,"select_src_port":[` + ports.String()[1:] + "]}]}]}",
+	} {
+		began := time.Now()
+		d, err := Parse([]byte(text))
+		if err == nil {
+			err = d.Validate()
+		}
+		var list Errors
+		if n := errors.As(err, &list); !n && !strings.Contains(fmt.Sprint(err), "too many") {
+			t.Errorf("%s: %T", name, err)
+		}
+		if took := time.Since(began); took > 30*time.Second {
+			t.Errorf("%s: took %v", name, took)
+		} else {
+			t.Logf("%s: %d bytes took %v", name, len(text), took)
+		}
 	}
 }
 

@@ -67,6 +67,16 @@ func (r *report) add(e *Error) {
 	r.errs = append(r.errs, e)
 }
 
+// full says that more errors would only be counted, and counts one: it spares
+// hostile input the search for what is near.
+func (r *report) full() bool {
+	if len(r.errs) < maxErrors {
+		return false
+	}
+	r.more++
+	return true
+}
+
 func (r *report) addf(path, format string, args ...any) {
 	r.add(&Error{Path: path, Message: fmt.Sprintf(format, args...)})
 }

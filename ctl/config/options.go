@@ -133,9 +133,8 @@ var (
 )
 
 // table is every option there is. A name has one meaning wherever it applies.
-// Each name's row is found by linear search: it is read when somebody types.
 var table = []Option{
-	// VLANs, with OVS's words and meaning. Sub-tables: the bridge's are its local port's.
+	// VLANs, with OVS's words and meaning; a bridge's are its local port's.
 	{Name: "tag", Objects: allPorts, Kind: VLAN, Max: maxVLAN, OVS: "Port:tag",
 		Help: "VLAN of an access port, native VLAN of a native-tagged or native-untagged one"},
 	{Name: "trunks", Objects: allPorts, Kind: VLANList, Max: maxVLAN, OVS: "Port:trunks",

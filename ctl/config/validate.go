@@ -180,7 +180,7 @@ func (b *Bridge) checkMirror(m Mirror, r *report) {
 	path := mirrorPath(b.Name, m.Name)
 	o := m.Options
 	portCheck := func(option, port string) {
-		if port != b.Name && b.Port(port) == nil {
+		if port != b.Name && b.Port(port) == nil && !r.full() {
 			r.add(&Error{Path: path + "." + option, Value: port,
 				Message: fmt.Sprintf("%s is not a port of %s%s", shown(port), b.Name, didYouMean(port, b.portNames()))})
 		}
@@ -265,6 +265,9 @@ func (b *Bridge) checkFDB(r *report) {
 			if m.Port == b.Name {
 				local := b.Local()
 				p = &local
+			}
+			if p == nil && r.full() {
+				continue
 			}
 			if p == nil {
 				r.add(&Error{Path: where + ".port", Value: m.Port,
