@@ -396,11 +396,11 @@ func TestApply(t *testing.T) {
 
 func TestMonitor(t *testing.T) {
 	c := newCLI(t)
-	e := api.Event{Time: now, Kind: "port-waiting", Bridge: "br0", Port: "veth9", Message: "interface veth9 does not exist"}
+	e := api.Event{Time: now, Kind: "port-waiting", Bridge: "br0", Port: "veth9", Message: "port veth9 of br0 is waiting"}
 	for _, tc := range []struct{ format, want string }{
-		{"table", "2026-07-01 03:14:15.000  port-waiting  br0 veth9: interface veth9 does not exist\n"},
-		{"json", `{"time":"2026-07-01T03:14:15Z","kind":"port-waiting","bridge":"br0","port":"veth9","message":"interface veth9 does not exist"}` + "\n"},
-		{"yaml", "---\ntime: \"2026-07-01T03:14:15Z\"\nkind: port-waiting\nbridge: br0\nport: veth9\nmessage: interface veth9 does not exist\n"},
+		{"table", "2026-07-01 03:14:15.000  port-waiting  br0       port veth9 of br0 is waiting\n"},
+		{"json", `{"time":"2026-07-01T03:14:15Z","kind":"port-waiting","bridge":"br0","port":"veth9","message":"port veth9 of br0 is waiting"}` + "\n"},
+		{"yaml", "---\ntime: \"2026-07-01T03:14:15Z\"\nkind: port-waiting\nbridge: br0\nport: veth9\nmessage: port veth9 of br0 is waiting\n"},
 	} {
 		ctx, interrupt := context.WithCancel(context.Background())
 		out := &tee{line: make(chan struct{}, 1)}
@@ -440,7 +440,7 @@ func (t *tee) Write(b []byte) (int, error) {
 func TestVersionWithoutDaemon(t *testing.T) {
 	c := &cli{socket: filepath.Join(t.TempDir(), "none")}
 	code, out, errs := c.run("", "version")
-	if code != exitUnreachable || out != "vswitchctl dev\n" || errs == "" {
+	if code != exitUnreachable || out != "vswitchctl devel\n" || errs == "" {
 		t.Errorf("exit %d, %q, %q", code, out, errs)
 	}
 }

@@ -17,7 +17,7 @@ import (
 )
 
 // version is set by the linker: -ldflags "-X main.version=1.0".
-var version = "dev"
+var version = "devel"
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

@@ -62,11 +62,11 @@ func (a *app) event(e api.Event) error {
 		}
 		return err
 	}
-	where := strings.Join(slices.DeleteFunc([]string{e.Bridge, e.Port}, func(s string) bool { return s == "" }), " ")
-	if where != "" {
-		where += ": "
+	bridge := e.Bridge
+	if bridge == "" {
+		bridge = "-"
 	}
 	at := e.Time.In(a.now().Location()).Format("2006-01-02 15:04:05.000")
-	_, err := fmt.Fprintln(a.out, clean(fmt.Sprintf("%s  %-12s  %s%s", at, e.Kind, where, e.Message)))
+	_, err := fmt.Fprintln(a.out, clean(fmt.Sprintf("%s  %-12s  %-8s  %s", at, e.Kind, bridge, e.Message)))
 	return err
 }

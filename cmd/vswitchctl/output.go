@@ -168,7 +168,7 @@ func (a *app) clock(t time.Time) string {
 }
 
 // count is "1 port", "2 ports".
-func count(n int, one string) string {
+func count[N int | uint64](n N, one string) string {
 	if n == 1 {
 		return "1 " + one
 	}

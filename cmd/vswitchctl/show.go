@@ -73,7 +73,7 @@ func (a *app) bridgeText(b *strings.Builder, br api.BridgeStatus) {
 	if notUp > 0 {
 		facts += fmt.Sprintf(", %d NOT UP", notUp)
 	}
-	facts += fmt.Sprintf("; %d of %d MACs; %d frames dropped", br.FDB.Entries, br.FDB.Size, br.Counters.Dropped)
+	facts += fmt.Sprintf("; %d of %d MACs; %s dropped", br.FDB.Entries, br.FDB.Size, count(br.Counters.Dropped, "frame"))
 	wrapTo(b, "", width, "bridge "+br.Name+": "+facts)
 	wrapTo(b, "  ", width, optionsText(br.Options, nil))
 	b.WriteString(a.portTable(br.Ports))
@@ -141,7 +141,8 @@ func (a *app) portRows(ports []api.PortStatus, maxVLANs int, number func(uint64)
 		if cell != vlans {
 			r.under = append(r.under, "VLANs: "+strings.ReplaceAll(vlans, ",", ", "))
 		}
-		if o := optionsText(p.Options, vlanOptions); o != "" {
+		// A local port's options are the bridge's, which stand above.
+		if o := optionsText(p.Options, vlanOptions); o != "" && p.Type != "local" {
 			r.under = append(r.under, o)
 		}
 		r.under = append(r.under, p.Notes...)
