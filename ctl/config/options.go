@@ -147,7 +147,7 @@ var table = []Option{
 	{Name: "ip", Objects: hostPorts, Kind: CIDRList,
 		Help: "addresses of the interface (a bridge: of its local port), IPv4 and IPv6"},
 	{Name: "mac", Objects: hostPorts, Kind: MAC, OVS: "Interface:mac",
-		Help: "MAC address of the interface (a bridge: of its local port); unset is one made from its name"},
+		Help: "MAC address of the interface (a bridge: of its local port); unset leaves the choice to the switch"},
 	{Name: "mtu", Objects: ownedTAPs, Kind: Int, Min: 68, Max: maxMTU, OVS: "Interface:mtu_request",
 		Help: "MTU in bytes of the interface (a bridge: of its local port); unset leaves the kernel's 1500"},
 
