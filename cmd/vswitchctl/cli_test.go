@@ -445,8 +445,13 @@ func TestVersionWithoutDaemon(t *testing.T) {
 	}
 }
 
+// Every verb has an example, and its line in docs/vswitchctl.md.
 func TestEveryVerbHasAnExample(t *testing.T) {
 	a := &app{getenv: func(string) string { return "" }}
+	page, err := os.ReadFile("../../docs/vswitchctl.md")
+	if err != nil {
+		t.Fatal(err)
+	}
 	var walk func(*cobra.Command)
 	walk = func(cmd *cobra.Command) {
 		if cmd.Example == "" || cmd.Short == "" {
@@ -454,6 +459,13 @@ func TestEveryVerbHasAnExample(t *testing.T) {
 		}
 		if !strings.Contains(cmd.Example, "vswitchctl ") {
 			t.Errorf("%s: its example does not show it: %s", cmd.CommandPath(), cmd.Example)
+		}
+		line := strings.TrimPrefix(cmd.CommandPath(), "vswitchctl ")
+		if _, args, _ := strings.Cut(cmd.Use, " "); args != "" {
+			line += " " + strings.ReplaceAll(args, "|", `\|`)
+		}
+		if cmd.HasParent() && !strings.HasSuffix(cmd.Use, " VERB") && !strings.Contains(string(page), "| `"+line) {
+			t.Errorf("docs/vswitchctl.md has no line of `%s`", line)
 		}
 		for _, sub := range cmd.Commands() {
 			walk(sub)
