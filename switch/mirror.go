@@ -2,6 +2,7 @@ package vswitch
 
 import (
 	"context"
+	"math"
 	"math/bits"
 	"sync"
 	"sync/atomic"
@@ -126,16 +127,22 @@ type mirror struct {
 	view   *mirrorView // guarded by Switch.mu
 	sink   Sink        // config.Sink and Snap, for write
 	snap   int
-	told   uint64 // of missed, to the sink
 	copied atomic.Uint64
 	missed atomic.Uint64
 
 	cancel context.CancelFunc // ends write
 	done   sync.WaitGroup
+
+	// These belong to write.
+	packet  capture.Packet // at hand
+	told    uint64         // of missed, to the sink
+	flushed int            // the second in which the sink was flushed last
 }
 
-// capturePoll is how long a mirror's goroutine rests when its rings are empty: a
-// worker never wakes anybody for a copy.
+// capturePoll is how long a mirror's goroutine rests when it has nothing to
+// write: a worker never wakes anybody for a copy. It is also how old a copy is
+// before it is written: time for the other workers' copies that are older to
+// come in, so that the file is in order.
 const capturePoll = 2 * time.Millisecond
 
 // write brings copies from the workers' rings to the sink until ctx ends, and
@@ -145,40 +152,46 @@ func (m *mirror) write(ctx context.Context, rings []*byteRing, name func(port ui
 	data := make([]byte, frame.MaxLen+frame.TagLen)
 	tick := time.NewTicker(capturePoll)
 	defer tick.Stop()
-	dirty := false
-	for last := false; ; {
-		wrote := false
-		for _, r := range rings {
-			// A bound, so that no ring starves the others.
-			for i := 0; i < 256 && m.writeOne(r, data, name); i++ {
-				wrote = true
-			}
-		}
-		dirty = dirty || wrote
-		if wrote {
-			continue
-		}
-		if dirty {
-			m.sink.Flush()
-			dirty = false
-		}
-		if last {
-			return
-		}
+	for {
 		select {
 		case <-ctx.Done():
-			last = true
-		case <-tick.C:
+			m.writeUntil(math.MaxInt64, rings, data, name)
+			return
+		case now := <-tick.C:
+			if m.writeUntil(now.Add(-capturePoll).UnixNano(), rings, data, name) > 0 || now.Second() != m.flushed {
+				// Also without a copy once a second: a sink whose disk failed tries
+				// again then.
+				m.sink.Flush()
+				m.flushed = now.Second()
+			}
 		}
 	}
 }
 
-func (m *mirror) writeOne(r *byteRing, data []byte, name func(uint32) string) bool {
+// writeUntil writes, in order of time, what was copied before a moment, and
+// returns how many copies that were.
+func (m *mirror) writeUntil(limit int64, rings []*byteRing, data []byte, name func(port uint32) string) (n int) {
+	for {
+		var oldest *byteRing
+		first := limit
+		for _, r := range rings {
+			if wall, ok := r.peek(); ok && (wall < first || wall == first && oldest == nil) {
+				oldest, first = r, wall
+			}
+		}
+		if oldest == nil {
+			return n
+		}
+		m.writeOne(oldest, data, name)
+		n++
+	}
+}
+
+// writeOne writes a ring's oldest copy; there is one.
+func (m *mirror) writeOne(r *byteRing, data []byte, name func(uint32) string) {
 	var rec record
 	b := data[frame.TagLen:]
-	if !r.read(&rec, b) {
-		return false
-	}
+	r.read(&rec, b)
 	b = b[:rec.n]
 	if frame.Finish(b, &rec.offload) != nil {
 		// Headers that cannot be finished are shown as they are.
@@ -190,7 +203,8 @@ func (m *mirror) writeOne(r *byteRing, data []byte, name func(uint32) string) bo
 	if m.snap > 0 {
 		b = b[:min(len(b), m.snap)]
 	}
-	p := capture.Packet{
+	p := &m.packet
+	*p = capture.Packet{
 		Time: time.Unix(0, rec.wall), Interface: capture.Interface{Name: name(rec.port)},
 		Direction: capture.Inbound, Data: b, OrigLen: rec.wireLen,
 	}
@@ -199,6 +213,5 @@ func (m *mirror) writeOne(r *byteRing, data []byte, name func(uint32) string) bo
 	}
 	missed := m.missed.Load()
 	p.Dropped, m.told = missed-m.told, missed
-	m.sink.Write(&p)
-	return true
+	m.sink.Write(p)
 }

@@ -79,6 +79,17 @@ func (r *byteRing) write(rec *record, data []byte) bool {
 	return true
 }
 
+// peek returns the time of the oldest record.
+func (r *byteRing) peek() (wall int64, ok bool) {
+	tail := r.tail.Load()
+	if r.head.Load() == tail {
+		return 0, false
+	}
+	var h [8]byte
+	r.copyOut(h[:], tail)
+	return int64(binary.LittleEndian.Uint64(h[:])), true
+}
+
 // read takes the oldest record, its bytes into data, which has room for MaxLen.
 func (r *byteRing) read(rec *record, data []byte) bool {
 	tail := r.tail.Load()
