@@ -239,9 +239,12 @@ func (d *Daemon) unconfirmed() {
 
 // goBackLocked takes an unconfirmed change back.
 func (d *Daemon) goBackLocked(p *api.PendingConfirm) error {
-	doc, err := d.store.Get(p.Previous)
-	if err != nil {
-		return err
+	var doc config.Document // before version 1 there was nothing
+	if p.Previous > 0 {
+		var err error
+		if doc, err = d.store.Get(p.Previous); err != nil {
+			return err
+		}
 	}
 	comment := fmt.Sprintf("version %d was not confirmed: back to version %d", p.Version, p.Previous)
 	version, err := d.store.Put(doc, comment, store.PutOptions{})

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"sync"
-	"sync/atomic"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -36,13 +35,12 @@ const (
 //   - PACKET_ADD_MEMBERSHIP PACKET_MR_PROMISC: promiscuous while it is a port,
 //     undone by the kernel when the socket goes, however it goes.
 //
-// Thread-safety: Recv is for the one worker that has the queue; Send, MTU,
-// SetMTU, Missed may be called from anywhere; Close when nobody uses it any more.
+// Thread-safety: Recv is for the one worker that has the queue; Send and
+// Missed may be called from anywhere; Close when nobody uses it any more.
 type Packet struct {
 	name    string
 	ifindex int
 	fds     []int
-	mtu     atomic.Int32
 
 	statsMu sync.Mutex // PACKET_STATISTICS is reset by reading it
 	missed  uint64
@@ -50,9 +48,8 @@ type Packet struct {
 
 // OpenPacket opens interface ifindex as a device. The error wraps that of the
 // system call; with EPERM it names the capability that is missing.
-func OpenPacket(name string, ifindex, mtu int, o PacketOptions) (*Packet, error) {
+func OpenPacket(name string, ifindex int, o PacketOptions) (*Packet, error) {
 	p := &Packet{name: name, ifindex: ifindex}
-	p.mtu.Store(int32(mtu))
 	fanout := 0
 	for q := 0; q < max(o.Queues, 1); q++ {
 		fd, err := p.openQueue(o)
@@ -151,12 +148,6 @@ func (p *Packet) Queues() int { return len(p.fds) }
 // FD returns the descriptor of queue q: it polls readable when a frame waits,
 // and writable when Send on q would take one.
 func (p *Packet) FD(q int) int { return p.fds[q] }
-
-// MTU returns the interface's MTU in bytes, without Ethernet header and tag.
-func (p *Packet) MTU() int { return int(p.mtu.Load()) }
-
-// SetMTU takes note of a new MTU of the interface.
-func (p *Packet) SetMTU(mtu int) { p.mtu.Store(int32(mtu)) }
 
 // Recv fills b with up to limit frames that wait on queue q. EAGAIN means that
 // none waits. EINVAL means that the kernel took one frame off the queue that the

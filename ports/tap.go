@@ -33,8 +33,7 @@ type TAPOptions struct {
 //
 // Thread-safety: as Packet.
 type TAP struct {
-	fd  int
-	mtu atomic.Int32
+	fd int
 }
 
 // temporary is the name under which a TAP is born, before it has its alias and
@@ -63,10 +62,6 @@ func OpenTAP(name string, o TAPOptions) (*TAP, error) {
 	if err := renameLink(tmp, name); err != nil {
 		t.Close() // not persistent any more: it goes with its descriptor
 		return nil, fmt.Errorf("make TAP %s: %w", name, err)
-	}
-	t.mtu.Store(int32(o.MTU))
-	if o.MTU == 0 {
-		t.mtu.Store(1500)
 	}
 	return t, nil
 }
@@ -204,12 +199,6 @@ func (t *TAP) Queues() int { return 1 }
 // FD returns the descriptor of the only queue.
 func (t *TAP) FD(int) int { return t.fd }
 
-// MTU returns the interface's MTU in bytes.
-func (t *TAP) MTU() int { return int(t.mtu.Load()) }
-
-// SetMTU takes note of a new MTU of the interface.
-func (t *TAP) SetMTU(mtu int) { t.mtu.Store(int32(mtu)) }
-
 // Offloads reports whether frames may leave unfinished: the host's stack takes
 // what its own devices may hand it.
 func (t *TAP) Offloads() bool { return true }
@@ -259,6 +248,14 @@ func (t *TAP) Send(_ int, v *frame.Vectors, out []frame.Out) (int, unix.Errno) {
 		}
 	}
 	return len(out), 0
+}
+
+// Moved reports whether the interface still exists though it is not in this
+// network namespace any more: somebody took it to another, and frames go on
+// flowing. (TUNGETIFF fails with EBADFD when the interface was removed.)
+func (t *TAP) Moved() bool {
+	req, err := unix.NewIfreq("")
+	return err == nil && unix.IoctlIfreq(t.fd, unix.TUNGETIFF, req) == nil
 }
 
 // Close closes the descriptor, and the kernel removes the interface.

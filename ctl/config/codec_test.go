@@ -299,7 +299,7 @@ func randomDocument(rng *rand.Rand) Document {
 				p.Options["trunks"] = fmt.Sprintf("%d,%d-4094", rng.IntN(100), 200+rng.IntN(1000))
 			case 2:
 				p.Options["offload"] = pick("true", "off")
-				p.Options["n_rxq"] = pick("1", "2")
+				p.Options["tx-ring"] = pick("64", "2000")
 			}
 			b.Ports = append(b.Ports, p)
 			if v := p.VLANs(); rng.IntN(3) == 0 {

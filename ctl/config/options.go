@@ -126,6 +126,7 @@ const (
 var (
 	allPorts  = []Object{PacketPort, TapPort, InternalPort, PatchPort, LocalPort, BridgeObject}
 	realPorts = []Object{PacketPort, TapPort, InternalPort}
+	sockets   = []Object{PacketPort, TapPort} // forwarded by AF_PACKET
 	ownedTAPs = []Object{TapPort, InternalPort, LocalPort, BridgeObject}
 	hostPorts = []Object{InternalPort, LocalPort, BridgeObject}
 	onBridge  = []Object{BridgeObject}
@@ -154,11 +155,11 @@ var table = []Option{
 	// How a port does its work.
 	{Name: "offload", Objects: realPorts, Kind: Bool, Default: "true",
 		Help: "off: finish checksums and segments in software before sending"},
-	{Name: "n_rxq", Objects: realPorts, Kind: Int, Min: 1, Max: 16, Default: "1", OVS: "Interface:options:n_rxq",
-		Help: "receive queues, spread over the workers (packet: PACKET_FANOUT; tap, internal: multi-queue)"},
+	{Name: "n_rxq", Objects: sockets, Kind: Int, Min: 1, Max: 16, Default: "1", OVS: "Interface:options:n_rxq",
+		Help: "receive queues, spread over the workers by flow (PACKET_FANOUT_HASH)"},
 	{Name: "tx-ring", Objects: realPorts, Kind: Int, Min: 64, Max: 65536, Default: "1024",
 		Help: "frames that may wait for the device to take them; what does not fit is dropped and counted"},
-	{Name: "rx-buffer", Objects: []Object{PacketPort}, Kind: Int, Min: 65536, Max: 1 << 30, Default: "4194304",
+	{Name: "rx-buffer", Objects: sockets, Kind: Int, Min: 65536, Max: 1 << 30, Default: "4194304",
 		Help: "bytes of kernel memory for frames that were not read yet (SO_RCVBUF)"},
 	{Name: "owner", Objects: []Object{TapPort}, Kind: Account,
 		Help: "user who may open the TAP, name or number; unset is root only"},
