@@ -93,18 +93,24 @@ func (w *worker) flush(q *txQueue) {
 	}
 }
 
-// fitting drops the staged super-frames whose segments would be longer than the
-// port's interface takes, and returns the rest. Nobody after us would notice. A
-// plain frame that is too long is the kernel's to refuse.
+// fitting drops the staged frames that are longer than the port's interface takes,
+// super-frames by their segments, and returns the rest. A packet socket refuses
+// plain ones by itself; nobody after us would notice the others, nor those that a
+// TAP is given.
 func (w *worker) fitting(q *txQueue) []frame.Out {
 	outs := q.staged[:q.n]
 	mtu := int(q.port.link.mtu.Load())
 	if mtu == 0 {
 		return outs
 	}
+	longest := mtu + frame.EthLen
 	n := 0
 	for _, o := range outs {
-		if o.F.Super() && o.F.SegmentLen() > mtu+frame.EthLen+o.F.InnerTagLen() {
+		length := o.F.Len()
+		if o.F.Super() {
+			length = o.F.SegmentLen()
+		}
+		if length > longest && length > longest+o.F.InnerTagLen() {
 			w.drop(q.port, DropMTU)
 			continue
 		}
