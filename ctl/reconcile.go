@@ -352,6 +352,9 @@ func (r *reconciler) changed() {
 		}
 		was, had := r.links[name]
 		if ok {
+			if l.Index != was.Index {
+				r.renamedLocked(l, now)
+			}
 			r.links[name] = l
 		} else {
 			delete(r.links, name)
@@ -360,6 +363,20 @@ func (r *reconciler) changed() {
 			if ok != had || l.Index != was.Index {
 				p.forgive() // another interface: what failed may go well now
 			}
+			r.linkLocked(p, now)
+		}
+	}
+}
+
+// renamedLocked forgets the name that an interface had before this one: the event
+// of a renaming tells only the new name.
+func (r *reconciler) renamedLocked(l ports.Link, now time.Time) {
+	for name, old := range r.links {
+		if old.Index != l.Index || name == l.Name {
+			continue
+		}
+		delete(r.links, name)
+		if p := r.ports[name]; p != nil {
 			r.linkLocked(p, now)
 		}
 	}
