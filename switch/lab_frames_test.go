@@ -28,8 +28,8 @@ func labMAC(i int) net.HardwareAddr {
 	return net.HardwareAddr{2, 0, 0xaa, byte(i >> 16), byte(i >> 8), byte(i)}
 }
 
-// labFrame makes an untagged frame of labTestType, at least 60 bytes long.
-func labFrame(dst, src net.HardwareAddr, payload string) []byte {
+// labEther makes an untagged frame of labTestType, at least 60 bytes long.
+func labEther(dst, src net.HardwareAddr, payload string) []byte {
 	f := append(append([]byte{}, dst...), src...)
 	f = binary.BigEndian.AppendUint16(f, labTestType)
 	f = append(f, payload...)

@@ -172,7 +172,7 @@ func TestLabMTU(t *testing.T) {
 	}
 	wire := c1.VnetConn("eth0")
 	plain := func(dst net.HardwareAddr, payload int) []byte {
-		return append(make([]byte, 10), labFrame(dst, c1.MAC, string(bytes.Repeat([]byte{0xab}, payload)))...)
+		return append(make([]byte, 10), labEther(dst, c1.MAC, string(bytes.Repeat([]byte{0xab}, payload)))...)
 	}
 	flow := func(dst net.HardwareAddr, six, udp bool) labFlow {
 		f := labFlow{src: c1.MAC, dst: dst, srcIP: net.ParseIP("10.0.0.1"), dstIP: net.ParseIP("10.0.0.3"), udp: udp}
