@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -105,20 +106,44 @@ func byIndex(index int) netlink.Link {
 // could have given it: link-local addresses of the kernel's own making stay.
 // The addresses in had, and no others, are taken away where want lacks them, so
 // that one added by hand is left alone.
+//
+// With the first IPv4 address of a subnet the kernel takes the others of that
+// subnet away (unless promote_secondaries is set): so what goes goes first, and
+// what went with it is put back.
 func SetAddresses(index int, had, want []netip.Prefix) error {
-	keep := make(map[netip.Prefix]bool, len(want))
+	link := byIndex(index)
+	var drop []netip.Prefix
+	for _, p := range had {
+		if !slices.Contains(want, p) {
+			drop = append(drop, p)
+		}
+	}
+	var others []netlink.Addr
+	if len(drop) > 0 {
+		all, err := netlink.AddrList(link, netlink.FAMILY_V4)
+		if err != nil {
+			return fmt.Errorf("list addresses: %w", err)
+		}
+		others = slices.DeleteFunc(all, func(a netlink.Addr) bool {
+			return slices.ContainsFunc(drop, func(p netip.Prefix) bool { return a.Equal(*addrOf(p)) })
+		})
+	}
+	for _, p := range drop {
+		if err := netlink.AddrDel(link, addrOf(p)); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
+			return fmt.Errorf("remove address %s: %w", p, err)
+		}
+	}
 	for _, p := range want {
-		keep[p] = true
-		if err := netlink.AddrReplace(byIndex(index), addrOf(p)); err != nil {
+		if err := netlink.AddrReplace(link, addrOf(p)); err != nil {
 			return fmt.Errorf("set address %s: %w", p, err)
 		}
 	}
-	for _, p := range had {
-		if keep[p] {
+	for _, a := range others {
+		if slices.ContainsFunc(want, func(p netip.Prefix) bool { return a.Equal(*addrOf(p)) }) {
 			continue
 		}
-		if err := netlink.AddrDel(byIndex(index), addrOf(p)); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
-			return fmt.Errorf("remove address %s: %w", p, err)
+		if err := netlink.AddrReplace(link, &a); err != nil {
+			return fmt.Errorf("put address %s back: %w", a.IPNet, err)
 		}
 	}
 	return nil
