@@ -54,12 +54,16 @@ func (d *Daemon) Rollback(_ context.Context, version uint64) (api.EditResult, er
 	}
 	d.edit.Lock()
 	defer d.edit.Unlock()
-	if err := d.forgetPendingLocked(); err != nil {
-		return api.EditResult{}, err
-	}
-	return d.changeLocked(fmt.Sprintf("rollback to version %d", version), 0, false, func(config.Document) (config.Document, error) {
+	res, err := d.changeLocked(fmt.Sprintf("rollback to version %d", version), 0, false, func(config.Document) (config.Document, error) {
 		return doc, nil
 	})
+	if err != nil {
+		return res, err
+	}
+	// A new version has ended the wait already; only now, so that a rollback that
+	// could not be stored leaves what goes back by itself.
+	res.Confirm = nil
+	return res, d.forgetPendingLocked()
 }
 
 // History is described at api.Service.
@@ -234,10 +238,14 @@ func (d *Daemon) unconfirmed() {
 		d.timerMu.Lock()
 		d.timer = time.AfterFunc(time.Second, d.unconfirmed)
 		d.timerMu.Unlock()
+		return
 	}
+	_, doc := d.store.Current()
+	d.reconciler.apply(doc)
 }
 
-// goBackLocked takes an unconfirmed change back.
+// goBackLocked makes what was before an unconfirmed change the stored document
+// again. It is the caller who makes it true.
 func (d *Daemon) goBackLocked(p *api.PendingConfirm) error {
 	var doc config.Document // before version 1 there was nothing
 	if p.Previous > 0 {
@@ -251,7 +259,6 @@ func (d *Daemon) goBackLocked(p *api.PendingConfirm) error {
 	if err != nil {
 		return err
 	}
-	d.reconciler.apply(doc)
 	d.log.Warn("configuration went back", "version", version, "why", comment)
 	d.hub.tell(api.Event{Kind: "confirm", Message: comment})
 	return nil
