@@ -117,17 +117,7 @@ func (r *reconciler) attachLocked(p *portState, l ports.Link, exists bool, now t
 	case config.LocalPort, config.InternalPort:
 		err = r.attachTAP(p)
 	case config.TapPort:
-		if !exists {
-			err = r.makeTAP(p)
-		} else if l.Kind != "tun" {
-			err = fmt.Errorf("interface %s exists already and is no TAP; remove it, or give the port another name", l.Name)
-		}
-		if err == nil {
-			l, exists, err = ports.LinkByName(p.port.Name)
-		}
-		if err == nil && exists {
-			err = r.attachPacket(p, l)
-		}
+		err = r.attachPersistent(p)
 	default:
 		if !exists {
 			r.setState(p, api.PortWaiting, fmt.Sprintf("interface %s does not exist; it will be attached when it appears", p.port.Name))
@@ -171,6 +161,30 @@ func (r *reconciler) look(p *portState) error {
 		p.link = l
 	}
 	return nil
+}
+
+// attachPersistent opens the persistent TAP of a tap port, which an earlier run
+// may have left to who is attached to it.
+func (r *reconciler) attachPersistent(p *portState) error {
+	l, exists, err := ports.LinkByName(p.port.Name)
+	if err != nil {
+		return err
+	}
+	if !exists {
+		if err := r.makeTAP(p); err != nil {
+			return err
+		}
+		if l, exists, err = ports.LinkByName(p.port.Name); err != nil {
+			return err
+		}
+	}
+	switch {
+	case !exists:
+		return fmt.Errorf("TAP %s was removed as soon as it was made", p.port.Name)
+	case l.Kind != "tun":
+		return fmt.Errorf("interface %[1]s exists already and is no TAP; remove it (ip link del %[1]s), or give the port another name", l.Name)
+	}
+	return r.attachPacket(p, l)
 }
 
 // makeTAP makes the persistent TAP of a tap port.
@@ -315,6 +329,9 @@ func (r *reconciler) dressLocked(p *portState) error {
 	return r.look(p)
 }
 
+// kernelMTU is what a TAP has when nobody says otherwise.
+const kernelMTU = 1500
+
 func mtu(p config.Port) int {
 	if !p.Options.IsSet("mtu") {
 		return 0
@@ -359,14 +376,12 @@ func (r *reconciler) detachLocked(p *portState) {
 }
 
 // removePortLocked removes a port that is not wanted any more, and the interface
-// that the switch made for it.
-func (r *reconciler) removePortLocked(p *portState) {
-	name, owned := p.port.Name, p.link.Alias == ports.Owned(r.instance, p.port.Name)
+// that the switch made for it, unless keepTAP.
+func (r *reconciler) removePortLocked(p *portState, keepTAP bool) {
+	name := p.port.Name
 	r.detachLocked(p)
-	if p.port.Object() == config.TapPort && owned {
-		if err := ports.RemoveLink(name); err != nil {
-			r.log.Warn("TAP not removed", "port", name, "err", err)
-		}
+	if l, ours := r.tapOf(p); ours && !keepTAP {
+		r.removeLink(l)
 	}
 	if err := r.sw.DelPort(name); err != nil {
 		r.log.Warn("port not removed cleanly", "port", name, "err", err)
@@ -379,16 +394,40 @@ func (r *reconciler) removePortLocked(p *portState) {
 // unless somebody is attached to it: a virtual machine that runs would be cut off
 // for good, while so the next start finds it.
 func (r *reconciler) leaveLocked(p *portState) {
-	l := p.link
 	r.detachLocked(p)
-	if p.port.Object() != config.TapPort || l.Alias != ports.Owned(r.instance, p.port.Name) {
+	r.removeTAP(p, "the next start finds it")
+}
+
+// removeTAP removes the persistent TAP of a tap port unless somebody is attached
+// to it; then is what becomes of it.
+func (r *reconciler) removeTAP(p *portState, then string) {
+	l, ours := r.tapOf(p)
+	if !ours {
 		return
 	}
 	if l.Carrier {
-		r.log.Info("TAP stays: somebody is attached to it", "port", p.port.Name)
+		r.log.Info("TAP stays, since somebody is attached to it: "+then, "port", p.port.Name)
 		return
 	}
-	if err := ports.RemoveLink(p.port.Name); err != nil {
-		r.log.Warn("TAP not removed", "port", p.port.Name, "err", err)
+	r.removeLink(l)
+}
+
+// tapOf returns the persistent TAP that the switch made for a port, also when it
+// is not attached.
+func (r *reconciler) tapOf(p *portState) (l ports.Link, ours bool) {
+	if p.port.Object() != config.TapPort {
+		return ports.Link{}, false
 	}
+	l, ok, err := ports.LinkByName(p.port.Name)
+	if err != nil {
+		r.log.Warn("TAP could not be looked at", "port", p.port.Name, "err", err)
+	}
+	return l, ok && l.Alias == ports.Owned(r.instance, p.port.Name)
+}
+
+func (r *reconciler) removeLink(l ports.Link) {
+	if err := ports.RemoveLink(l.Name); err != nil {
+		r.log.Warn("TAP not removed", "interface", l.Name, "err", err)
+	}
+	delete(r.links, l.Name)
 }

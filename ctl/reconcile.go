@@ -141,15 +141,20 @@ type wantedPort struct {
 }
 
 // removeLocked removes bridges and ports that are not wanted, or not as what they
-// are.
+// are. The TAP of a tap port that only moves to another bridge stays, and with it
+// who is attached.
 func (r *reconciler) removeLocked(want map[string]wantedPort) {
+	remove := func(p *portState) {
+		w := want[p.port.Name]
+		r.removePortLocked(p, w.port.Name != "" && w.port.Object() == config.TapPort)
+	}
 	for name, st := range r.bridges {
 		if r.desired.Bridge(name) != nil {
 			continue
 		}
 		for _, p := range r.ports {
 			if p.bridge == name {
-				r.removePortLocked(p)
+				remove(p)
 			}
 		}
 		r.closeMirrorsLocked(st)
@@ -161,7 +166,7 @@ func (r *reconciler) removeLocked(want map[string]wantedPort) {
 	for name, p := range r.ports {
 		w, ok := want[name]
 		if !ok || w.bridge != p.bridge || w.port.Object() != p.port.Object() {
-			r.removePortLocked(p)
+			remove(p)
 		}
 	}
 }
@@ -206,8 +211,17 @@ func (r *reconciler) portLocked(w wantedPort) {
 	if p.port.Equal(w.port) {
 		return
 	}
+	index := p.link.Index
 	if reopens(p.port.Options, w.port.Options) {
 		r.detachLocked(p)
+	}
+	if p.port.Options["owner"] != w.port.Options["owner"] || p.port.Options["group"] != w.port.Options["group"] {
+		r.removeTAP(p, "it keeps the owner and group it has, until it is made anew")
+	}
+	if mtu(p.port) != 0 && mtu(w.port) == 0 && index != 0 {
+		if err := ports.SetMTU(index, kernelMTU); err != nil {
+			r.log.Warn("MTU could not be set back", "port", p.port.Name, "err", err)
+		}
 	}
 	p.port = w.port
 	p.forgive()
