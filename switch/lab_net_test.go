@@ -329,3 +329,13 @@ func labJSON(v any) string {
 	}
 	return string(b)
 }
+
+// status returns what show says of a bridge.
+func (n *labNet) status(bridge string) api.BridgeStatus {
+	n.t.Helper()
+	st, err := n.client.Status(context.Background(), bridge)
+	if err != nil || len(st.Bridges) != 1 {
+		n.t.Fatalf("status of %s: %+v, %v", bridge, st, err)
+	}
+	return st.Bridges[0]
+}
