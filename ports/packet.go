@@ -2,6 +2,7 @@ package ports
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"sync"
 	"unsafe"
@@ -69,7 +70,7 @@ func OpenPacket(name string, ifindex int, o PacketOptions) (*Packet, error) {
 
 // needs turns a bare "operation not permitted" into something to act on.
 func needs(err error, capability string) string {
-	if err == unix.EPERM || err == unix.EACCES {
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
 		return " (need " + capability + ")"
 	}
 	return ""
@@ -128,7 +129,9 @@ func setBuffer(fd, force, plain, bytes int) error {
 // further one of group, and returns the group. Frames spread by flow hash, so
 // the order within a flow is kept.
 func joinFanout(fd, group int) (int, error) {
-	mode := unix.PACKET_FANOUT_HASH
+	// A group has a tap of its own, on which PACKET_IGNORE_OUTGOING of its members
+	// says nothing (fanout_add).
+	mode := unix.PACKET_FANOUT_HASH | unix.PACKET_FANOUT_FLAG_IGNORE_OUTGOING // Linux 5.14; ignored before
 	if group == 0 {
 		mode |= unix.PACKET_FANOUT_FLAG_UNIQUEID // Linux 4.12
 	}

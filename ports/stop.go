@@ -70,10 +70,9 @@ func (s *Stopper) program() (*ebpf.Program, error) {
 	if s.prog != nil {
 		return s.prog, nil
 	}
-	// Kernels before 5.11 charge programs to RLIMIT_MEMLOCK.
-	if err := rlimit.RemoveMemlock(); err != nil {
-		return nil, fmt.Errorf("lift the memory lock limit: %w", err)
-	}
+	// Kernels before 5.11 charge programs to RLIMIT_MEMLOCK. Where it cannot be
+	// lifted the program, which is tiny, may be loaded all the same.
+	_ = rlimit.RemoveMemlock()
 	const tcActShot = 2 // TC_ACT_SHOT, and TCX_DROP
 	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
 		Name: "vswitch_stop", Type: ebpf.SchedCLS, License: "Apache-2.0",

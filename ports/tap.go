@@ -1,7 +1,6 @@
 package ports
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"sync/atomic"
@@ -120,7 +119,7 @@ func makeTAP(o TAPOptions) (string, error) {
 	cfg.Persist = true
 	ifce, err := water.New(cfg)
 	if err != nil {
-		return "", fmt.Errorf("%w%s", err, needs(errors.Unwrap(err), "CAP_NET_ADMIN and /dev/net/tun"))
+		return "", fmt.Errorf("%w%s", err, needs(err, "CAP_NET_ADMIN and /dev/net/tun"))
 	}
 	if err := ifce.Close(); err != nil {
 		return "", err
