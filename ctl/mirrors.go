@@ -13,9 +13,8 @@ import (
 type mirrorState struct {
 	mirror config.Mirror
 	config vswitch.MirrorConfig
-	file   *capture.File // nil: it writes none
-	reason string        // why it does not work
-	failed bool          // told that its file fails
+	file   *pcapFile // nil: it writes none
+	failed bool      // told that its file fails
 }
 
 // mirrorsLocked makes a bridge's mirrors as they should be. A mirror that did not
@@ -26,47 +25,26 @@ func (r *reconciler) mirrorsLocked(b *config.Bridge) {
 		return
 	}
 	next := map[string]*mirrorState{}
-	var configs []vswitch.MirrorConfig
-	var reopen []*mirrorState
+	configs := []vswitch.MirrorConfig{}
 	for _, m := range b.Mirrors {
-		if old := st.mirrors[m.Name]; old != nil && old.mirror.Equal(m) && (old.file != nil || old.reason == "") {
-			next[m.Name] = old
-			configs = append(configs, old.config)
-			continue
+		ms := st.mirrors[m.Name]
+		if ms == nil || !ms.mirror.Equal(m) {
+			ms = &mirrorState{mirror: m, config: mirrorConfig(m)}
+			if m.Options.IsSet("output_pcap") {
+				ms.file = r.pcapFile(m)
+				ms.config.Sink = ms.file
+			}
 		}
-		ms := &mirrorState{mirror: m, config: mirrorConfig(m)}
 		next[m.Name] = ms
-		if m.Options.IsSet("output_pcap") {
-			reopen = append(reopen, ms)
-			continue
-		}
 		configs = append(configs, ms.config)
 	}
 	if len(next) == 0 && len(st.mirrors) == 0 {
 		return
 	}
-	// Those that changed or went are closed before a file is opened anew: it may
-	// be the same one.
-	r.setMirrors(b.Name, configs)
-	for _, ms := range reopen {
-		ms.open()
-		if ms.reason != "" {
-			r.log.Warn("mirror does not work", "bridge", b.Name, "mirror", ms.mirror.Name, "err", ms.reason)
-		}
-		if ms.file != nil {
-			configs = append(configs, ms.config)
-		}
-	}
-	if len(reopen) > 0 {
-		r.setMirrors(b.Name, configs)
+	if err := r.sw.SetMirrors(b.Name, configs); err != nil {
+		r.log.Error("mirrors could not be set", "bridge", b.Name, "err", err)
 	}
 	st.mirrors = next
-}
-
-func (r *reconciler) setMirrors(bridge string, configs []vswitch.MirrorConfig) {
-	if err := r.sw.SetMirrors(bridge, configs); err != nil {
-		r.log.Error("mirrors could not be set", "bridge", bridge, "err", err)
-	}
 }
 
 // mirrorConfig turns a mirror's options into what the switch wants to be told.
@@ -85,20 +63,24 @@ func mirrorConfig(m config.Mirror) vswitch.MirrorConfig {
 	return c
 }
 
-// open opens a mirror's capture file. A file that cannot be written now is tried
-// again by itself, so the mirror runs all the same.
-func (m *mirrorState) open() {
-	o := m.mirror.Options
-	f, err := capture.NewFile(capture.FileOptions{
-		Options: capture.Options{SnapLen: o.Int("snaplen"), OS: "Linux", Application: "vswitchd", Comment: "mirror " + m.mirror.Name},
-		Path:    o.Text("output_pcap"), Size: int64(o.Int("rotate")), Files: o.Int("files"),
-	})
-	if err != nil {
-		m.reason = err.Error()
+// pcapFile returns a mirror's new capture file, which waits for the last one of
+// its path to be closed.
+func (r *reconciler) pcapFile(m config.Mirror) *pcapFile {
+	for path, f := range r.files {
+		select {
+		case <-f.closed:
+			delete(r.files, path)
+		default:
+		}
 	}
-	if f != nil {
-		m.file, m.config.Sink = f, f
-	}
+	o := m.Options
+	path := o.Text("output_pcap")
+	f := newPcapFile(capture.FileOptions{
+		Options: capture.Options{SnapLen: o.Int("snaplen"), OS: "Linux", Application: "vswitchd", Comment: "mirror " + m.Name},
+		Path:    path, Size: int64(o.Int("rotate")), Files: o.Int("files"),
+	}, r.files[path])
+	r.files[path] = f
+	return f
 }
 
 // watchMirrorsLocked tells when a capture file begins to fail or works again.
@@ -107,11 +89,7 @@ func (r *reconciler) watchMirrorsLocked(st *bridgeState) {
 		if m.file == nil {
 			continue
 		}
-		fs := m.file.Status()
-		m.reason = ""
-		if fs.Err != nil {
-			m.reason = fs.Err.Error()
-		}
+		fs := m.file.status()
 		if failed := fs.Err != nil; failed != m.failed {
 			m.failed = failed
 			msg := "mirror " + name + " writes to " + fs.Path + " again"

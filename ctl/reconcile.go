@@ -33,6 +33,7 @@ type reconciler struct {
 	links   map[string]ports.Link // this namespace's interfaces, as last seen
 	bridges map[string]*bridgeState
 	ports   map[string]*portState // bridges' local ports among them
+	files   map[string]*pcapFile  // the last one of each path
 
 	dirtyMu sync.Mutex
 	dirty   map[string]bool // interfaces that changed; "" is all of them
@@ -48,7 +49,7 @@ type bridgeState struct {
 func newReconciler(sw *vswitch.Switch, stopper *ports.Stopper, instance string, log *slog.Logger, tell func(api.Event)) *reconciler {
 	return &reconciler{
 		sw: sw, stopper: stopper, instance: instance, log: log, tell: tell,
-		links: map[string]ports.Link{}, bridges: map[string]*bridgeState{}, ports: map[string]*portState{},
+		links: map[string]ports.Link{}, bridges: map[string]*bridgeState{}, ports: map[string]*portState{}, files: map[string]*pcapFile{},
 		dirty: map[string]bool{}, wake: make(chan struct{}, 1),
 	}
 }

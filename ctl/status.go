@@ -94,14 +94,14 @@ func mirrorStatus(bs *bridgeState, stats []vswitch.MirrorStats) []api.MirrorStat
 	var all []api.MirrorStatus
 	for _, name := range slices.Sorted(maps.Keys(bs.mirrors)) {
 		m := bs.mirrors[name]
-		st := api.MirrorStatus{Name: name, Options: m.mirror.Options.Typed(), State: "up", Reason: m.reason}
+		st := api.MirrorStatus{Name: name, Options: m.mirror.Options.Typed(), State: "up"}
 		for _, s := range stats {
 			if s.Name == name {
 				st.Frames, st.Dropped = s.Copied, s.Missed
 			}
 		}
 		if m.file != nil {
-			fs := m.file.Status()
+			fs := m.file.status()
 			st.File, st.Written = fs.Path, fs.Bytes
 			st.Dropped += fs.Dropped
 			if fs.Err != nil {

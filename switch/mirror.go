@@ -4,7 +4,6 @@ import (
 	"context"
 	"math"
 	"math/bits"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -28,13 +27,13 @@ type MirrorConfig struct {
 }
 
 // Sink is what a mirror's copies are written to, by one goroutine of the mirror's
-// own: it may wait for a disk. A *capture.File is one.
+// own: each call may wait for a disk, for ever if need be. A *capture.File is one.
 type Sink interface {
 	// Write takes one frame, its tag in the bytes and its checksum finished; a
 	// super-frame is still one. p is the caller's again when it returns. What
 	// cannot be written is for the sink to count and tell.
 	Write(p *capture.Packet)
-	// Flush is called when nothing waits to be written.
+	// Flush is called first, when nothing waits to be written, and once a second.
 	Flush()
 	// Close is called last.
 	Close() error
@@ -131,7 +130,6 @@ type mirror struct {
 	missed atomic.Uint64
 
 	cancel context.CancelFunc // ends write
-	done   sync.WaitGroup
 
 	// These belong to write.
 	packet  capture.Packet // at hand
@@ -152,6 +150,7 @@ func (m *mirror) write(ctx context.Context, rings []*byteRing, name func(port ui
 	data := make([]byte, frame.MaxLen+frame.TagLen)
 	tick := time.NewTicker(capturePoll)
 	defer tick.Stop()
+	m.sink.Flush() // a sink that is opened late is opened now
 	for {
 		select {
 		case <-ctx.Done():

@@ -63,8 +63,9 @@ type Switch struct {
 	start   time.Time
 	workers []*worker
 	snap    atomic.Pointer[snapshot]
-	running sync.WaitGroup
-	stop    chan struct{} // ends age
+	running sync.WaitGroup // workers and age
+	writing sync.WaitGroup // mirrors' goroutines
+	stop    chan struct{}  // ends age
 
 	mu      sync.Mutex // guards the rest
 	bridges map[string]*bridge
@@ -151,6 +152,23 @@ func (s *Switch) Close() {
 		w.call((*worker).stop)
 	}
 	s.running.Wait()
+	s.awaitSinks()
+}
+
+// sinksLimit is how long Close waits for files to be written to their end.
+const sinksLimit = 3 * time.Second
+
+// awaitSinks waits for the mirrors' goroutines, unless a disk holds them.
+func (s *Switch) awaitSinks() {
+	done := make(chan struct{})
+	go func() { // ended by the goroutines it waits for, or with the process
+		s.writing.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-time.After(sinksLimit):
+	}
 }
 
 // age takes old MACs out of the tables.
@@ -551,7 +569,8 @@ func (c *MirrorConfig) selects(port string) (src, dst bool) {
 
 // SetMirrors makes configs the mirrors of a bridge. A mirror whose configuration
 // is equal to one the bridge has, Sink included, goes on undisturbed; the Sink of
-// any other that the bridge had is closed.
+// any other that the bridge had is given what waits for it, and closed, after
+// SetMirrors returned.
 func (s *Switch) SetMirrors(bridge string, configs []MirrorConfig) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -594,7 +613,6 @@ func (s *Switch) setMirrorsLocked(b *bridge, configs []MirrorConfig) {
 	for _, m := range old {
 		if m.cancel != nil {
 			m.cancel()
-			m.done.Wait()
 		}
 	}
 }
@@ -623,6 +641,6 @@ func (s *Switch) startMirrorLocked(m *mirror) {
 		var ctx context.Context
 		ctx, m.cancel = context.WithCancel(context.Background())
 		rings := v.rings
-		m.done.Go(func() { m.write(ctx, rings, s.portName) }) // ended by setMirrorsLocked
+		s.writing.Go(func() { m.write(ctx, rings, s.portName) }) // ended by setMirrorsLocked
 	}
 }

@@ -395,6 +395,7 @@ func TestMirrors(t *testing.T) {
 		t.Fatalf("frames from a mirror's port: %d dropped, want 1", n)
 	}
 	b.must(b.SetMirrors("br0", nil)) // writes what is left
+	b.writing.Wait()
 	if len(file.packets) != 1 || !file.closed {
 		t.Fatalf("the file got %d packets, closed %t", len(file.packets), file.closed)
 	}
