@@ -66,12 +66,14 @@ func (s *mirrorSet) add(p *portView) {
 
 // mirror gives each mirror in set its copy of the frame.
 func (w *worker) mirror(br *bridgeView, in *portView, f *frame.Frame, vid uint16, tag frame.Tag, set mirrorSet, depth int) {
+	var done uint64
 	for mask := set.in | set.out; mask != 0; mask &= mask - 1 {
 		bit := bits.TrailingZeros64(mask)
 		m := br.mirrors[bit]
-		if m.vlans != nil && !m.vlans.Has(vid) {
+		if m.vlans != nil && !m.vlans.Has(vid) || m.repeats(br, done) {
 			continue
 		}
+		done |= 1 << bit
 		copies := 0
 		switch {
 		case m.rings != nil:
@@ -87,8 +89,14 @@ func (w *worker) mirror(br *bridgeView, in *portView, f *frame.Frame, vid uint16
 				w.output(out, f, out.vlan.egress(vid, tag), depth)
 			}
 		case m.outVLAN >= 0:
+			// As OVS: what is in the VLAN already is there to be seen, and a copy of
+			// a control frame would be taken for one by the switches on the way.
+			v := uint16(m.outVLAN)
+			if dst := f.Dst(); v == vid || linkLocal(&dst) {
+				continue
+			}
 			for _, out := range br.ports {
-				if v := uint16(m.outVLAN); out.vlan.member(v) && out.link.up.Load() {
+				if out.vlan.member(v) && out.link.up.Load() {
 					copies++
 					w.output(out, f, out.vlan.egress(v, tag), depth)
 				}
@@ -97,6 +105,19 @@ func (w *worker) mirror(br *bridgeView, in *portView, f *frame.Frame, vid uint16
 		m.copied.Add(uint64(copies))
 		br.counters[w.id].mirrorCopies.Add(uint64(copies))
 	}
+}
+
+// repeats reports whether one of the mirrors in done gave its copy to where m
+// would: as with OVS, a frame is copied once to a port or VLAN, however many mirrors
+// lead there.
+func (m *mirrorView) repeats(br *bridgeView, done uint64) bool {
+	for ; done != 0 && m.rings == nil; done &= done - 1 {
+		o := br.mirrors[bits.TrailingZeros64(done)]
+		if o.rings == nil && o.outPort == m.outPort && o.outVLAN == m.outVLAN {
+			return true
+		}
+	}
+	return false
 }
 
 // capture hands a copy of the frame to a capture file's ring; rec says by which

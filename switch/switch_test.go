@@ -90,7 +90,7 @@ func TestVLANs(t *testing.T) {
 	}{
 		{"access", VLAN{Mode: Access, Tag: 10}, 10, tag(10), frame.Tag{}},
 		{"trunk", VLAN{}, 10, frame.Tag{}, tag(10)},
-		{"trunk, VLAN 0 with priority", VLAN{}, 0, frame.Tag{TPID: frame.TPID8021Q, TCI: pcp}, frame.Tag{}},
+		{"trunk, VLAN 0 with priority", VLAN{}, 0, frame.Tag{TPID: frame.TPID8021Q, TCI: pcp}, frame.Tag{TPID: frame.TPID8021Q, TCI: pcp}},
 		{"trunk keeps priority", VLAN{}, 10, frame.Tag{TPID: frame.TPID8021Q, TCI: pcp}, frame.Tag{TPID: frame.TPID8021Q, TCI: pcp | 10}},
 		{"trunk keeps service tag", VLAN{}, 10, frame.Tag{TPID: frame.TPID8021AD, TCI: 10}, frame.Tag{TPID: frame.TPID8021AD, TCI: 10}},
 		{"native tagged", VLAN{Mode: NativeTagged, Tag: 10}, 10, frame.Tag{}, tag(10)},

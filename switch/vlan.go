@@ -9,12 +9,13 @@ type VLANMode uint8
 // The modes.
 const (
 	// Trunk: a frame is in the VLAN of its tag, or in VLAN 0 without one; it
-	// leaves with a tag unless in VLAN 0.
+	// leaves with a tag, in VLAN 0 with its priority tag or none.
 	Trunk VLANMode = iota
 	// Access: untagged frames are in VLAN Tag, tagged ones are dropped; frames
 	// leave untagged.
 	Access
-	// NativeTagged is Trunk, but untagged frames are in VLAN Tag.
+	// NativeTagged is Trunk, but untagged frames are in VLAN Tag, and VLAN 0 is
+	// not carried, if Tag is another.
 	NativeTagged
 	// NativeUntagged is NativeTagged, but frames in VLAN Tag leave untagged.
 	NativeUntagged
@@ -41,11 +42,16 @@ type VLAN struct {
 // member reports whether the port is in VLAN vid: whether frames in it may leave
 // by the port.
 func (v *VLAN) member(vid uint16) bool {
-	if v.Mode == Access {
+	switch {
+	case v.Mode == Access:
 		return vid == v.Tag
+	case v.Mode != Trunk && vid == v.Tag:
+		return true // the native VLAN is always trunked
+	case v.Mode != Trunk && vid == 0:
+		// VLAN 0 would leave without a tag, and so turn into the native VLAN.
+		return false
 	}
-	// The native VLAN is always trunked.
-	return v.Trunks == nil || v.Trunks.Has(vid) || v.Mode != Trunk && vid == v.Tag
+	return v.Trunks == nil || v.Trunks.Has(vid)
 }
 
 // admit tells which VLAN a frame with tag t is in when it comes in by the port.
@@ -67,14 +73,16 @@ func (v *VLAN) admit(t frame.Tag) (vid uint16, why Reason) {
 }
 
 // egress returns the tag with which a frame in VLAN vid, that came in with tag t,
-// leaves by the port. The priority goes along where there is a tag to carry it; a
-// frame in VLAN 0, or that leaves untagged, loses it, as OVS does by default
-// (priority-tags=no).
+// leaves by the port. The priority goes along where there is a tag to carry it. In
+// VLAN 0 only a priority other than 0 is worth a tag, as in OVS by default (what
+// it does: its manual, under priority-tags, promises less).
 func (v *VLAN) egress(vid uint16, t frame.Tag) frame.Tag {
-	if vid == 0 || v.Mode == Access || v.Mode == NativeUntagged && vid == v.Tag {
+	switch {
+	case v.Mode == Access || v.Mode == NativeUntagged && vid == v.Tag:
 		return frame.Tag{}
-	}
-	if !t.Present() {
+	case vid == 0 && t.TCI>>13 == 0:
+		return frame.Tag{}
+	case !t.Present():
 		return frame.Tag{TPID: frame.TPID8021Q, TCI: vid}
 	}
 	return frame.Tag{TPID: t.TPID, TCI: t.TCI&^0xfff | vid}
