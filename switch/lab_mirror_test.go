@@ -183,7 +183,7 @@ func TestLabMirrorPcap(t *testing.T) {
 // lost.
 //
 //	c1 eth0 ── veth-c1 ┐
-//	c2 eth0 ── veth-c2 ┴ br0 ── mirror ── file on a tmpfs of 512 KiB
+//	c2 eth0 ── veth-c2 ┴ br0 ── mirror ── file on a tmpfs of 2 MiB, mostly taken
 func TestLabMirrorDiskFull(t *testing.T) {
 	t.Parallel()
 	n := newLabNet(t, 2, labOptions{})
@@ -192,10 +192,14 @@ func TestLabMirrorDiskFull(t *testing.T) {
 	if err := os.Mkdir(disk, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.Mount("tmpfs", disk, "tmpfs", 0, "size=512k"); err != nil {
+	if err := unix.Mount("tmpfs", disk, "tmpfs", 0, "size=2m"); err != nil {
 		t.Fatalf("mount a tmpfs: %v", err)
 	}
 	t.Cleanup(func() { unix.Unmount(disk, unix.MNT_DETACH) })
+	filler := filepath.Join(disk, "filler")
+	if err := os.WriteFile(filler, make([]byte, 3<<19), 0o644); err != nil {
+		t.Fatal(err)
+	}
 	n.d.Ctl("mirror", "add", "br0", "m0", "select_all=true", "output_pcap="+filepath.Join(disk, "m0.pcapng"))
 
 	in, out := c1.Conn(), c2.Conn()
@@ -219,7 +223,7 @@ func TestLabMirrorDiskFull(t *testing.T) {
 	}
 	lost := n.mirror("m0").Dropped
 	// Room again: it goes on by itself, and says what is missing.
-	if err := os.Truncate(filepath.Join(disk, "m0.pcapng"), 0); err != nil {
+	if err := os.Remove(filler); err != nil {
 		t.Fatal(err)
 	}
 	lab.Eventually(t, 10*time.Second, func() error {
