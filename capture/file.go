@@ -1,7 +1,6 @@
 package capture
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -10,7 +9,6 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"time"
 )
 
@@ -28,6 +26,10 @@ type FileOptions struct {
 	// the file changed last, Files*Size bounds the disk space, and a file
 	// that a reader has open is never moved (tcpdump -C and -W do the same).
 	Files int
+	// Dirs are the directories that files may be written below; empty is
+	// anywhere. Except are directories of somebody's own: what is below one
+	// of them is refused, unless one of Dirs that is below it holds the file.
+	Dirs, Except []string
 }
 
 // File writes packets to a rotating set of files, and survives what disks do.
@@ -35,8 +37,9 @@ type FileOptions struct {
 // A new File never destroys an older capture without need: with several files it
 // goes on with the one after the newest; a single file gets a new section behind
 // what it holds (pcapng allows that; readers show it as one). An existing file
-// that is no capture is refused, and so is a symbolic link: the daemon that holds
-// this is root, and the path may come from somebody who is not.
+// that is no capture is refused, and so is what is outside the allowed directories
+// and what a symbolic link leads to: the daemon that holds this is root, and the
+// path may come from somebody who is not.
 //
 // When the disk fails, Write counts packets instead of writing them, and the file
 // is opened again after a pause; meanwhile Status says why. A call lasts as long
@@ -46,7 +49,7 @@ type FileOptions struct {
 type File struct {
 	o   FileOptions
 	now func() time.Time
-	// open is os.OpenFile; tests put disks that fail here.
+	// open is place.open; tests put disks that fail here.
 	open func(path string) (file, error)
 
 	f       file
@@ -99,11 +102,17 @@ type FileStatus struct {
 // NewFile opens the set of files. The error says what is wrong with the path;
 // the File is usable all the same, and tries again by itself, unless the options
 // make no sense: then it is nil.
-func NewFile(o FileOptions) (*File, error) { return newFile(o, openFile, time.Now) }
+func NewFile(o FileOptions) (*File, error) {
+	return newFile(o, place{o.Dirs, o.Except}.open, time.Now)
+}
 
 func newFile(o FileOptions, open func(string) (file, error), now func() time.Time) (*File, error) {
 	if !filepath.IsAbs(o.Path) || strings.HasSuffix(o.Path, "/") {
 		return nil, fmt.Errorf("capture file %q: not an absolute path of a file", o.Path)
+	}
+	o.Path = filepath.Clean(o.Path)
+	if _, _, err := (place{dirs: o.Dirs}).split(o.Path); err != nil {
+		return nil, err
 	}
 	if o.Size < 0 || o.Files < 0 {
 		return nil, fmt.Errorf("capture file %s: size %d, files %d: must not be negative", o.Path, o.Size, o.Files)
@@ -322,25 +331,4 @@ func (f *File) fail(err error) {
 		next.since = last.since
 	}
 	f.state.Store(next)
-}
-
-// openFile opens a file for reading back and writing, readable by its group.
-func openFile(path string) (file, error) {
-	// O_NONBLOCK: a FIFO must not hold us up before it is refused.
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0o640)
-	if errors.Is(err, syscall.ELOOP) {
-		return nil, fmt.Errorf("%s is a symbolic link; name the file itself", path)
-	}
-	if err != nil {
-		return nil, err
-	}
-	st, err := f.Stat()
-	if err == nil && !st.Mode().IsRegular() {
-		err = fmt.Errorf("%s is not a regular file", path)
-	}
-	if err != nil {
-		f.Close()
-		return nil, err
-	}
-	return f, nil
 }

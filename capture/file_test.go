@@ -222,7 +222,7 @@ func TestDiskFailsAndComesBack(t *testing.T) {
 	var broken error
 	clock := time.Unix(1000, 0)
 	f, err := newFile(FileOptions{Path: path}, func(path string) (file, error) {
-		out, err := openFile(path)
+		out, err := place{}.open(path)
 		if err != nil {
 			return nil, err
 		}
@@ -308,7 +308,7 @@ func diskFull(t *testing.T, dir string) error {
 		return err
 	}
 	clock := time.Unix(1000, 0)
-	f, err := newFile(FileOptions{Path: dir + "/c.pcapng"}, openFile, func() time.Time { return clock })
+	f, err := newFile(FileOptions{Path: dir + "/c.pcapng"}, place{}.open, func() time.Time { return clock })
 	if err != nil {
 		return err
 	}
