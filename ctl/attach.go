@@ -364,8 +364,10 @@ func (r *reconciler) detachLocked(p *portState) {
 	if p.device == nil {
 		return
 	}
-	if err := r.sw.Detach(p.port.Name); err != nil {
-		r.log.Warn("port not detached cleanly", "port", p.port.Name, "err", err)
+	if r.bridges[p.bridge] != nil { // else it went with its bridge
+		if err := r.sw.Detach(p.port.Name); err != nil {
+			r.log.Warn("port not detached cleanly", "port", p.port.Name, "err", err)
+		}
 	}
 	if p.stop != nil {
 		if err := p.stop.Close(); err != nil {
@@ -383,8 +385,10 @@ func (r *reconciler) removePortLocked(p *portState, keepTAP bool) {
 	if l, ours := r.tapOf(p); ours && !keepTAP {
 		r.removeLink(l)
 	}
-	if err := r.sw.DelPort(name); err != nil {
-		r.log.Warn("port not removed cleanly", "port", name, "err", err)
+	if r.bridges[p.bridge] != nil {
+		if err := r.sw.DelPort(name); err != nil {
+			r.log.Warn("port not removed cleanly", "port", name, "err", err)
+		}
 	}
 	delete(r.ports, name)
 	r.tell(api.Event{Kind: "port-removed", Bridge: p.bridge, Port: name, Message: "port " + name + " of " + p.bridge + " is removed"})

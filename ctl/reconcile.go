@@ -153,16 +153,12 @@ func (r *reconciler) removeLocked(want map[string]wantedPort) {
 		if r.desired.Bridge(name) != nil {
 			continue
 		}
+		r.dropBridgeLocked(name, st)
 		for _, p := range r.ports {
 			if p.bridge == name {
 				remove(p)
 			}
 		}
-		r.closeMirrorsLocked(st)
-		if err := r.sw.DelBridge(name); err != nil {
-			r.log.Error("bridge could not be removed cleanly", "bridge", name, "err", err)
-		}
-		delete(r.bridges, name)
 	}
 	for name, p := range r.ports {
 		w, ok := want[name]
@@ -170,6 +166,17 @@ func (r *reconciler) removeLocked(want map[string]wantedPort) {
 			remove(p)
 		}
 	}
+}
+
+// dropBridgeLocked takes a bridge out of the switch, which removes its ports and
+// closes their devices together: one by one, three hundred take five seconds.
+// The rest of each port is the caller's to remove.
+func (r *reconciler) dropBridgeLocked(name string, st *bridgeState) {
+	if err := r.sw.DelBridge(name); err != nil {
+		r.log.Error("bridge could not be removed cleanly", "bridge", name, "err", err)
+	}
+	r.closeMirrorsLocked(st)
+	delete(r.bridges, name)
 }
 
 // bridgeLocked makes a bridge exist as it should be.
@@ -416,10 +423,10 @@ func (r *reconciler) retry() {
 func (r *reconciler) close() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	for name, st := range r.bridges {
+		r.dropBridgeLocked(name, st)
+	}
 	for _, p := range r.ports {
 		r.leaveLocked(p)
-	}
-	for _, st := range r.bridges {
-		r.closeMirrorsLocked(st)
 	}
 }

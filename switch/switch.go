@@ -297,13 +297,32 @@ func (s *Switch) DelBridge(name string) error {
 func (s *Switch) delBridgeLocked(name string) {
 	b := s.bridges[name]
 	s.setMirrorsLocked(b, nil)
+	var devices []Device
 	for _, p := range b.ports {
-		s.delPortLocked(p)
+		if d := s.delPortLocked(p); d != nil {
+			devices = append(devices, d)
+		}
 	}
+	closeAll(devices)
 	delete(s.bridges, name)
 	s.byNum[b.id] = nil
 	s.publishLocked()
 	s.graceLocked()
+}
+
+// closeAll closes devices together: to close a packet socket is to wait for a
+// grace period of the kernel, some 15 ms, and many can wait for the same one.
+func closeAll(devices []Device) {
+	var closing sync.WaitGroup
+	atOnce := make(chan struct{}, 16) // each takes a thread
+	for _, d := range devices {
+		atOnce <- struct{}{}
+		closing.Go(func() { // ends with the close
+			d.Close()
+			<-atOnce
+		})
+	}
+	closing.Wait()
 }
 
 // AddPort adds a port that has no device yet, and forwards nothing; a patch port
@@ -335,6 +354,9 @@ func (s *Switch) SetPort(name string, c PortConfig) error {
 	p := s.ports[name]
 	if p == nil {
 		return fmt.Errorf("set port %s: %w", name, ErrNotExist)
+	}
+	if c.Patch != p.config.Patch {
+		return fmt.Errorf("set port %s: a port does not become a patch port, nor a patch port another: remove it and add it anew", name)
 	}
 	vlans := !sameVLAN(&p.config.VLAN, &c.VLAN)
 	p.config = c
@@ -373,7 +395,7 @@ func (s *Switch) Attach(name string, d Device) error {
 		var err error
 		s.workers[w].call(func(w *worker) { err = w.addQueue(rx) })
 		if err != nil {
-			s.detachLocked(p)
+			s.detachLocked(p).Close()
 			return fmt.Errorf("attach a device to port %s: watch its queue: %w", name, err)
 		}
 		s.loads[w]++
@@ -397,9 +419,14 @@ func (s *Switch) leastLoadedLocked() int {
 func (s *Switch) SetLink(name string, up bool, mtu int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if p := s.ports[name]; p != nil && p.device != nil {
-		p.link.mtu.Store(int32(mtu))
-		p.link.up.Store(up)
+	p := s.ports[name]
+	if p == nil || p.device == nil {
+		return
+	}
+	p.link.mtu.Store(int32(mtu))
+	if was := p.link.up.Swap(up); was && !up {
+		// Who was behind it may be behind another port now: let him be searched for.
+		p.bridge.fdb.FlushPort(fdb.Port(p.id))
 	}
 }
 
@@ -413,10 +440,23 @@ func (s *Switch) Detach(name string) error {
 	if p == nil {
 		return fmt.Errorf("detach port %s: %w", name, ErrNotExist)
 	}
-	return s.detachLocked(p)
+	return closeDevice(p.name, s.detachLocked(p))
 }
 
-func (s *Switch) detachLocked(p *port) error {
+// closeDevice closes what detachLocked returned.
+func closeDevice(port string, d Device) error {
+	if d == nil {
+		return nil
+	}
+	if err := d.Close(); err != nil {
+		return fmt.Errorf("close the device of port %s: %w", port, err)
+	}
+	return nil
+}
+
+// detachLocked returns the port's device, which nobody uses any more, for the
+// caller to close; nil when it had none.
+func (s *Switch) detachLocked(p *port) Device {
 	if p.device == nil {
 		return nil
 	}
@@ -437,10 +477,7 @@ func (s *Switch) detachLocked(p *port) error {
 	}
 	p.bridge.fdb.FlushPort(fdb.Port(p.id))
 	p.missed += d.Missed()
-	if err := d.Close(); err != nil {
-		return fmt.Errorf("close the device of port %s: %w", p.name, err)
-	}
-	return nil
+	return d
 }
 
 // DelPort removes a port, and closes its device.
@@ -451,11 +488,12 @@ func (s *Switch) DelPort(name string) error {
 	if p == nil {
 		return fmt.Errorf("delete port %s: %w", name, ErrNotExist)
 	}
-	return s.delPortLocked(p)
+	return closeDevice(name, s.delPortLocked(p))
 }
 
-func (s *Switch) delPortLocked(p *port) error {
-	err := s.detachLocked(p)
+// delPortLocked returns the port's device for the caller to close, or nil.
+func (s *Switch) delPortLocked(p *port) Device {
+	d := s.detachLocked(p)
 	delete(s.ports, p.name)
 	delete(p.bridge.ports, p.name)
 	s.byID[p.id] = nil
@@ -464,7 +502,7 @@ func (s *Switch) delPortLocked(p *port) error {
 	p.bridge.fdb.DropPort(fdb.Port(p.id))
 	c := s.countersLocked(p)
 	p.bridge.removed.Add(&c)
-	return err
+	return d
 }
 
 // graceLocked waits until no worker uses an older snapshot than the newest.
@@ -491,7 +529,9 @@ func (s *Switch) publishLocked() {
 			p.view = p.newView(peer)
 		}
 		if p.config.Patch {
-			p.link.up.Store(p.view.peer >= 0)
+			if was := p.link.up.Swap(p.view.peer >= 0); was && p.view.peer < 0 {
+				p.bridge.fdb.FlushPort(fdb.Port(p.id))
+			}
 		}
 		snap.ports[id] = p.view
 		if br := snap.bridges[p.bridge.id]; !p.view.mirrorOutput {
@@ -507,7 +547,19 @@ func (b *bridge) newView() *bridgeView {
 		ports: make([]*portView, 0, len(b.ports)), forwardBPDU: b.config.ForwardBPDU,
 	}
 	for _, m := range b.mirrors {
-		v.mirrors = append(v.mirrors, m.view)
+		mv := *m.view
+		if p := b.ports[m.config.OutPort]; p != nil {
+			mv.outPort = int(p.id)
+		}
+		v.mirrors = append(v.mirrors, &mv)
+		if mv.outVLAN >= 0 {
+			// Copies come by one port whoever sent them: learning from them would
+			// take all senders there (OVS: flood_vlans).
+			if v.unlearned == nil {
+				v.unlearned = new(VLANSet)
+			}
+			v.unlearned.Add(uint16(mv.outVLAN))
+		}
 	}
 	return v
 }
@@ -594,7 +646,7 @@ func (s *Switch) setMirrorsLocked(b *bridge, configs []MirrorConfig) {
 	for _, c := range configs {
 		m := old[c.Name]
 		if m == nil || m.sink != c.Sink || m.snap != c.Snap {
-			m = &mirror{bridge: b, sink: c.Sink, snap: c.Snap}
+			m = &mirror{bridge: b, sink: c.Sink, snap: c.Snap, clock: s.start}
 		} else {
 			delete(old, c.Name)
 		}
@@ -623,9 +675,6 @@ func (s *Switch) startMirrorLocked(m *mirror) {
 	v := &mirrorView{
 		vlans: m.config.VLANs, outPort: -1, outVLAN: m.config.OutVLAN, snap: m.config.Snap,
 		copied: &m.copied, missed: &m.missed,
-	}
-	if p := m.bridge.ports[m.config.OutPort]; p != nil {
-		v.outPort = int(p.id)
 	}
 	if m.view != nil {
 		v.rings = m.view.rings
