@@ -355,9 +355,6 @@ func (s *Switch) SetPort(name string, c PortConfig) error {
 	if p == nil {
 		return fmt.Errorf("set port %s: %w", name, ErrNotExist)
 	}
-	if c.Patch != p.config.Patch {
-		return fmt.Errorf("set port %s: a port does not become a patch port, nor a patch port another: remove it and add it anew", name)
-	}
 	vlans := !sameVLAN(&p.config.VLAN, &c.VLAN)
 	p.config = c
 	p.view = nil
@@ -419,14 +416,9 @@ func (s *Switch) leastLoadedLocked() int {
 func (s *Switch) SetLink(name string, up bool, mtu int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	p := s.ports[name]
-	if p == nil || p.device == nil {
-		return
-	}
-	p.link.mtu.Store(int32(mtu))
-	if was := p.link.up.Swap(up); was && !up {
-		// Who was behind it may be behind another port now: let him be searched for.
-		p.bridge.fdb.FlushPort(fdb.Port(p.id))
+	if p := s.ports[name]; p != nil && p.device != nil {
+		p.link.mtu.Store(int32(mtu))
+		p.link.up.Store(up)
 	}
 }
 
@@ -529,9 +521,7 @@ func (s *Switch) publishLocked() {
 			p.view = p.newView(peer)
 		}
 		if p.config.Patch {
-			if was := p.link.up.Swap(p.view.peer >= 0); was && p.view.peer < 0 {
-				p.bridge.fdb.FlushPort(fdb.Port(p.id))
-			}
+			p.link.up.Store(p.view.peer >= 0)
 		}
 		snap.ports[id] = p.view
 		if br := snap.bridges[p.bridge.id]; !p.view.mirrorOutput {
@@ -547,19 +537,7 @@ func (b *bridge) newView() *bridgeView {
 		ports: make([]*portView, 0, len(b.ports)), forwardBPDU: b.config.ForwardBPDU,
 	}
 	for _, m := range b.mirrors {
-		mv := *m.view
-		if p := b.ports[m.config.OutPort]; p != nil {
-			mv.outPort = int(p.id)
-		}
-		v.mirrors = append(v.mirrors, &mv)
-		if mv.outVLAN >= 0 {
-			// Copies come by one port whoever sent them: learning from them would
-			// take all senders there (OVS: flood_vlans).
-			if v.unlearned == nil {
-				v.unlearned = new(VLANSet)
-			}
-			v.unlearned.Add(uint16(mv.outVLAN))
-		}
+		v.mirrors = append(v.mirrors, m.view)
 	}
 	return v
 }
@@ -646,7 +624,7 @@ func (s *Switch) setMirrorsLocked(b *bridge, configs []MirrorConfig) {
 	for _, c := range configs {
 		m := old[c.Name]
 		if m == nil || m.sink != c.Sink || m.snap != c.Snap {
-			m = &mirror{bridge: b, sink: c.Sink, snap: c.Snap, clock: s.start}
+			m = &mirror{bridge: b, sink: c.Sink, snap: c.Snap}
 		} else {
 			delete(old, c.Name)
 		}
@@ -675,6 +653,9 @@ func (s *Switch) startMirrorLocked(m *mirror) {
 	v := &mirrorView{
 		vlans: m.config.VLANs, outPort: -1, outVLAN: m.config.OutVLAN, snap: m.config.Snap,
 		copied: &m.copied, missed: &m.missed,
+	}
+	if p := m.bridge.ports[m.config.OutPort]; p != nil {
+		v.outPort = int(p.id)
 	}
 	if m.view != nil {
 		v.rings = m.view.rings
