@@ -111,12 +111,18 @@ func (b *Batch) Recvmmsg(fd, limit int) (int, unix.Errno) {
 // Sendmmsg sends the first n messages to socket fd without waiting, and returns
 // how many were sent; when not all were, the error is what message [sent] met.
 // It is sendmmsg(2) with MSG_DONTWAIT, called again where the kernel kept an
-// error to itself because messages before it had gone out.
+// error to itself because messages before it had gone out, and once where the
+// error may be another's: one of a receive, or of the interface's going down, that
+// waited in the socket (SO_ERROR) and is told to whoever calls next.
 func (v *Vectors) Sendmmsg(fd, n int) (int, unix.Errno) {
-	sent := 0
+	sent, again := 0, -1
 	for sent < n {
 		r, _, e := unix.RawSyscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(&v.Msgs[sent])), uintptr(n-sent), unix.MSG_DONTWAIT, 0, 0)
 		if e == unix.EINTR {
+			continue
+		}
+		if e != 0 && e != unix.EAGAIN && e != unix.ENOBUFS && again != sent {
+			again = sent // it may have met an error that waited in the socket
 			continue
 		}
 		if e != 0 {

@@ -130,6 +130,8 @@ type Frame struct {
 	batched bool
 	// Truncated says that the device had more bytes than a buffer holds.
 	Truncated bool
+	// Tunnelled is for the worker to note what Encapsulated told.
+	Tunnelled bool
 	Offload
 	Tag Tag // the outermost tag, taken out of the bytes
 }
@@ -178,7 +180,7 @@ func (f *Frame) Room(n int) []byte { return f.buf[Headroom-n:] }
 // no tag and no offload. 0 <= n <= MaxLen.
 func (f *Frame) Reset(n int) {
 	f.off, f.n = Headroom, n
-	f.Truncated = false
+	f.Truncated, f.Tunnelled = false, false
 	f.Tag = Tag{}
 	f.Offload = Offload{}
 }

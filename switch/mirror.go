@@ -96,7 +96,7 @@ func (w *worker) mirror(br *bridgeView, in *portView, f *frame.Frame, vid uint16
 				continue
 			}
 			for _, out := range br.ports {
-				if out.vlan.member(v) && out.link.up.Load() {
+				if out.vlan.member(v) && out.up() {
 					copies++
 					w.output(out, f, out.vlan.egress(v, tag), depth)
 				}
@@ -124,11 +124,10 @@ func (m *mirrorView) repeats(br *bridgeView, done uint64) bool {
 // port it came or goes.
 func (w *worker) capture(br *bridgeView, in *portView, m *mirrorView, f *frame.Frame, tag frame.Tag, rec record) {
 	n := f.Len()
-	if m.snap > 0 && f.Flags&frame.NeedsCsum == 0 {
-		// An unfinished checksum is over the whole frame, so it is cut by the reader.
+	if m.snap > 0 {
 		n = min(n, m.snap)
 	}
-	rec.wall, rec.tag, rec.offload, rec.wireLen, rec.n = w.wall, tag, f.Offload, f.Len(), n
+	rec.at, rec.tag, rec.offload, rec.wireLen, rec.n = w.nano, tag, f.Offload, f.Len(), n
 	if tag.Present() {
 		rec.wireLen += frame.TagLen
 	}
@@ -154,6 +153,7 @@ type mirror struct {
 
 	// These belong to write.
 	packet  capture.Packet // at hand
+	clock   time.Time      // when the switch's clock began
 	told    uint64         // of missed, to the sink
 	flushed int            // the second in which the sink was flushed last
 }
@@ -178,7 +178,7 @@ func (m *mirror) write(ctx context.Context, rings []*byteRing, name func(port ui
 			m.writeUntil(math.MaxInt64, rings, data, name)
 			return
 		case now := <-tick.C:
-			if m.writeUntil(now.Add(-capturePoll).UnixNano(), rings, data, name) > 0 || now.Second() != m.flushed {
+			if m.writeUntil(int64(now.Add(-capturePoll).Sub(m.clock)), rings, data, name) > 0 || now.Second() != m.flushed {
 				// Also without a copy once a second: a sink whose disk failed tries
 				// again then.
 				m.sink.Flush()
@@ -195,8 +195,8 @@ func (m *mirror) writeUntil(limit int64, rings []*byteRing, data []byte, name fu
 		var oldest *byteRing
 		first := limit
 		for _, r := range rings {
-			if wall, ok := r.peek(); ok && (wall < first || wall == first && oldest == nil) {
-				oldest, first = r, wall
+			if at, ok := r.peek(); ok && (at < first || at == first && oldest == nil) {
+				oldest, first = r, at
 			}
 		}
 		if oldest == nil {
@@ -213,9 +213,10 @@ func (m *mirror) writeOne(r *byteRing, data []byte, name func(uint32) string) {
 	b := data[frame.TagLen:]
 	r.read(&rec, b)
 	b = b[:rec.n]
-	if frame.Finish(b, &rec.offload) != nil {
-		// Headers that cannot be finished are shown as they are.
-		rec.offload = frame.Offload{}
+	if whole := rec.wireLen; rec.n == whole || rec.tag.Present() && rec.n == whole-frame.TagLen {
+		// Headers that cannot be finished are shown as they are, and so is the
+		// checksum of a frame that is not here in full: nobody can verify that.
+		_ = frame.Finish(b, &rec.offload)
 	}
 	if rec.tag.Present() {
 		b = rec.tag.Insert(data[:frame.TagLen+rec.n])
@@ -225,7 +226,7 @@ func (m *mirror) writeOne(r *byteRing, data []byte, name func(uint32) string) {
 	}
 	p := &m.packet
 	*p = capture.Packet{
-		Time: time.Unix(0, rec.wall), Interface: capture.Interface{Name: name(rec.port)},
+		Time: m.clock.Add(time.Duration(rec.at)), Interface: capture.Interface{Name: name(rec.port)},
 		Direction: capture.Inbound, Data: b, OrigLen: rec.wireLen,
 	}
 	if rec.out {

@@ -7,9 +7,12 @@ import (
 	"vswitch/frame"
 )
 
-// maxPatchDepth is how many patch ports a frame may go through: more means that
-// bridges are patched together in a loop.
-const maxPatchDepth = 8
+// Bounds on what one received frame may do: more means that bridges are patched
+// together in a loop.
+const (
+	maxPatchDepth = 8  // patch ports that one copy goes through
+	maxCrossings  = 64 // patch ports that all its copies go through together
+)
 
 // forward carries one frame through the bridge of the port it came in by. tag is
 // the frame's tag there; depth counts the patch ports it went through. The frame
@@ -36,7 +39,9 @@ func (w *worker) forward(in *portView, f *frame.Frame, tag frame.Tag, depth int)
 		w.drop(in, DropReserved)
 	} else {
 		// Learn the source, look up the destination.
-		br.fdb.Learn(fdb.MakeKey(vid, &src), fdb.Port(in.id), w.now)
+		if br.unlearned == nil || !br.unlearned.Has(vid) {
+			br.fdb.Learn(fdb.MakeKey(vid, &src), fdb.Port(in.id), w.now)
+		}
 		out, known := w.lookup(br, vid, &dst)
 
 		// The output set; a reference to the frame is staged for each output.
@@ -95,7 +100,7 @@ func (w *worker) unicast(in, out *portView, f *frame.Frame, vid uint16, tag fram
 // it came in by. It returns how many those are, and why when there are none.
 func (w *worker) flood(br *bridgeView, in *portView, f *frame.Frame, vid uint16, tag frame.Tag, depth int, copies *mirrorSet) (outputs int, why Reason) {
 	for _, out := range br.ports {
-		if out == in || !out.vlan.member(vid) || !out.link.up.Load() {
+		if out == in || !out.vlan.member(vid) || !out.up() {
 			continue
 		}
 		w.output(out, f, out.vlan.egress(vid, tag), depth)
@@ -109,7 +114,7 @@ func (w *worker) flood(br *bridgeView, in *portView, f *frame.Frame, vid uint16,
 // patch. Either way out answers for it from here on: it sends it or drops it.
 func (w *worker) output(out *portView, f *frame.Frame, tag frame.Tag, depth int) {
 	switch {
-	case !out.link.up.Load():
+	case !out.up():
 		w.drop(out, DropPortDown)
 	case out.peer >= 0:
 		w.patch(out, f, tag, depth)
@@ -120,10 +125,11 @@ func (w *worker) output(out *portView, f *frame.Frame, tag frame.Tag, depth int)
 
 // patch carries the frame into the bridge at the other end of a patch port.
 func (w *worker) patch(out *portView, f *frame.Frame, tag frame.Tag, depth int) {
-	if depth == maxPatchDepth {
+	if depth == maxPatchDepth || w.crossings == maxCrossings {
 		w.drop(out, DropPatchLoop)
 		return
 	}
+	w.crossings++
 	n := uint64(f.Len())
 	if tag.Present() {
 		n += frame.TagLen

@@ -26,7 +26,7 @@ func newByteRing(n int) *byteRing { return &byteRing{buf: make([]byte, n)} }
 
 // record is what stands in a ring before a frame's bytes.
 type record struct {
-	wall    int64  // nanoseconds since 1970
+	at      int64  // nanoseconds on the switch's clock
 	port    uint32 // by which it came in or leaves
 	out     bool   // it leaves
 	tag     frame.Tag
@@ -39,7 +39,7 @@ const recordLen = 8 + 4 + 4 + 4 + 4 + 4 + 1 + frame.VnetLen
 
 func (r *record) put(b *[recordLen]byte) {
 	le := binary.LittleEndian
-	le.PutUint64(b[0:], uint64(r.wall))
+	le.PutUint64(b[0:], uint64(r.at))
 	le.PutUint32(b[8:], r.port)
 	le.PutUint32(b[12:], uint32(r.wireLen))
 	le.PutUint32(b[16:], uint32(r.n))
@@ -54,7 +54,7 @@ func (r *record) put(b *[recordLen]byte) {
 
 func (r *record) get(b *[recordLen]byte) {
 	le := binary.LittleEndian
-	r.wall = int64(le.Uint64(b[0:]))
+	r.at = int64(le.Uint64(b[0:]))
 	r.port = le.Uint32(b[8:])
 	r.wireLen = int(le.Uint32(b[12:]))
 	r.n = int(le.Uint32(b[16:]))
@@ -80,7 +80,7 @@ func (r *byteRing) write(rec *record, data []byte) bool {
 }
 
 // peek returns the time of the oldest record.
-func (r *byteRing) peek() (wall int64, ok bool) {
+func (r *byteRing) peek() (at int64, ok bool) {
 	tail := r.tail.Load()
 	if r.head.Load() == tail {
 		return 0, false

@@ -22,6 +22,7 @@ type bridgeView struct {
 	ports       []*portView      // that frames are flooded to: all but mirrors' outputs
 	forwardBPDU bool
 	mirrors     []*mirrorView // by bit in portView.srcMirrors and dstMirrors
+	unlearned   *VLANSet      // mirrors' output VLANs; nil: none
 }
 
 // portView is a port as a worker sees it.
@@ -41,6 +42,11 @@ type portView struct {
 
 	srcMirrors, dstMirrors uint64 // bits in bridgeView.mirrors
 }
+
+// up reports whether frames may be sent by the port. The link is told to old views
+// and new ones alike, so a view that has no device, nor a peer, is not up whatever
+// the link says: a worker may hold it while the device comes.
+func (p *portView) up() bool { return (p.device != nil || p.peer >= 0) && p.link.up.Load() }
 
 // link is the state of a port's interface, told by the control side.
 type link struct {

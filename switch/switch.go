@@ -355,6 +355,9 @@ func (s *Switch) SetPort(name string, c PortConfig) error {
 	if p == nil {
 		return fmt.Errorf("set port %s: %w", name, ErrNotExist)
 	}
+	if c.Patch != p.config.Patch {
+		return fmt.Errorf("set port %s: a port does not become a patch port, nor a patch port another: remove it and add it anew", name)
+	}
 	vlans := !sameVLAN(&p.config.VLAN, &c.VLAN)
 	p.config = c
 	p.view = nil
@@ -416,9 +419,14 @@ func (s *Switch) leastLoadedLocked() int {
 func (s *Switch) SetLink(name string, up bool, mtu int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if p := s.ports[name]; p != nil && p.device != nil {
-		p.link.mtu.Store(int32(mtu))
-		p.link.up.Store(up)
+	p := s.ports[name]
+	if p == nil || p.device == nil {
+		return
+	}
+	p.link.mtu.Store(int32(mtu))
+	if was := p.link.up.Swap(up); was && !up {
+		// Who was behind it may be behind another port now: let him be searched for.
+		p.bridge.fdb.FlushPort(fdb.Port(p.id))
 	}
 }
 
@@ -521,7 +529,9 @@ func (s *Switch) publishLocked() {
 			p.view = p.newView(peer)
 		}
 		if p.config.Patch {
-			p.link.up.Store(p.view.peer >= 0)
+			if was := p.link.up.Swap(p.view.peer >= 0); was && p.view.peer < 0 {
+				p.bridge.fdb.FlushPort(fdb.Port(p.id))
+			}
 		}
 		snap.ports[id] = p.view
 		if br := snap.bridges[p.bridge.id]; !p.view.mirrorOutput {
@@ -537,7 +547,19 @@ func (b *bridge) newView() *bridgeView {
 		ports: make([]*portView, 0, len(b.ports)), forwardBPDU: b.config.ForwardBPDU,
 	}
 	for _, m := range b.mirrors {
-		v.mirrors = append(v.mirrors, m.view)
+		mv := *m.view
+		if p := b.ports[m.config.OutPort]; p != nil {
+			mv.outPort = int(p.id)
+		}
+		v.mirrors = append(v.mirrors, &mv)
+		if mv.outVLAN >= 0 {
+			// Copies come by one port whoever sent them: learning from them would
+			// take all senders there (OVS: flood_vlans).
+			if v.unlearned == nil {
+				v.unlearned = new(VLANSet)
+			}
+			v.unlearned.Add(uint16(mv.outVLAN))
+		}
 	}
 	return v
 }
@@ -624,7 +646,7 @@ func (s *Switch) setMirrorsLocked(b *bridge, configs []MirrorConfig) {
 	for _, c := range configs {
 		m := old[c.Name]
 		if m == nil || m.sink != c.Sink || m.snap != c.Snap {
-			m = &mirror{bridge: b, sink: c.Sink, snap: c.Snap}
+			m = &mirror{bridge: b, sink: c.Sink, snap: c.Snap, clock: s.start}
 		} else {
 			delete(old, c.Name)
 		}
@@ -653,9 +675,6 @@ func (s *Switch) startMirrorLocked(m *mirror) {
 	v := &mirrorView{
 		vlans: m.config.VLANs, outPort: -1, outVLAN: m.config.OutVLAN, snap: m.config.Snap,
 		copied: &m.copied, missed: &m.missed,
-	}
-	if p := m.bridge.ports[m.config.OutPort]; p != nil {
-		v.outPort = int(p.id)
 	}
 	if m.view != nil {
 		v.rings = m.view.rings

@@ -240,7 +240,7 @@ func TestSuperFrameStaysWhole(t *testing.T) {
 }
 
 func TestTransmitRing(t *testing.T) {
-	b := newBench(t, Options{Buffers: 256})
+	b := newBench(t, Options{Buffers: 1000})
 	p1, p2 := b.port("br0", "p1", PortConfig{}), b.port("br0", "p2", PortConfig{TxRing: 100})
 	free := b.free()
 	p2.full(10)
@@ -294,17 +294,26 @@ func (b *bench) drain() {
 	})
 }
 
-func TestBuffersRunOut(t *testing.T) {
-	b := newBench(t, Options{Buffers: 64})
+// TestSlowPortLeavesBuffers shows that a port that does not drain takes no more
+// than its share of the buffers, so that others can have frames finished.
+func TestSlowPortLeavesBuffers(t *testing.T) {
+	b := newBench(t, Options{Buffers: 300})
 	p1, p2 := b.port("br0", "p1", PortConfig{}), b.port("br0", "p2", PortConfig{TxRing: 1000})
+	p3 := b.port("br0", "p3", PortConfig{Finish: true})
 	free := b.free()
 	p2.full(0)
-	for range 300 {
+	for range 1000 {
 		p1.give(eth(broadcast, mac(1), 50))
 	}
 	b.run()
-	if n := b.drops("br0", "p2", DropBuffers); n != 300-64 {
-		t.Fatalf("64 buffers, 300 frames for a device that takes none: %d dropped, want %d", n, 300-64)
+	if n, left := b.drops("br0", "p2", DropRingFull), b.free(); n < 700 || left < 90 {
+		t.Fatalf("300 buffers, 1000 frames for a port that takes none: %d dropped, %d buffers left", n, left)
+	}
+	p3.take()
+	p1.give(superFrame(broadcast, mac(1), 60000))
+	b.run()
+	if n := len(p3.take()); n != 42 {
+		t.Fatalf("a port that needs segments got %d beside a slow one, want 42", n)
 	}
 	p2.full(-1)
 	b.drain()
@@ -312,6 +321,111 @@ func TestBuffersRunOut(t *testing.T) {
 		t.Fatalf("%d buffers free afterwards, %d before", n, free)
 	}
 	b.balanced("br0")
+}
+
+// TestComesUpUnderTraffic brings ports up while a worker forwards by an older
+// snapshot, in which they have no device, or no peer.
+func TestComesUpUnderTraffic(t *testing.T) {
+	b := newBench(t, Options{Workers: 2})
+	b.must(b.AddBridge("br1", BridgeConfig{FDB: fdb.DefaultLimits()}))
+	for i := range 2 {
+		d := b.port("br0", fmt.Sprintf("p%d", i), PortConfig{})
+		d.discard = true
+		for range 64 {
+			d.give(eth(broadcast, mac(byte(i)), 50))
+		}
+		d.again(true)
+	}
+	b.must(b.AddPort("br0", "a", PortConfig{Patch: true, Peer: "b"}))
+	b.must(b.AddPort("br0", "late", PortConfig{}))
+	for end := time.Now().Add(300 * time.Millisecond); time.Now().Before(end); {
+		b.must(b.AddPort("br1", "b", PortConfig{Patch: true, Peer: "a"}))
+		b.must(b.DelPort("b"))
+		d := newFake(t)
+		d.discard = true
+		b.must(b.Attach("late", d))
+		b.SetLink("late", true, 1500)
+		b.must(b.Detach("late"))
+	}
+	b.devs["p0"].again(false)
+	b.devs["p1"].again(false)
+	b.run()
+	b.balanced("br0")
+	b.balanced("br1")
+}
+
+// TestPatchLoopsAreBounded cables two bridges many times over: without a bound on
+// all copies together one frame becomes millions.
+func TestPatchLoopsAreBounded(t *testing.T) {
+	b := newBench(t, Options{})
+	b.must(b.AddBridge("br1", BridgeConfig{FDB: fdb.DefaultLimits()}))
+	p1 := b.port("br0", "p1", PortConfig{})
+	for i := range 8 {
+		x, y := fmt.Sprintf("x%d", i), fmt.Sprintf("y%d", i)
+		b.must(b.AddPort("br0", x, PortConfig{Patch: true, Peer: y}))
+		b.must(b.AddPort("br1", y, PortConfig{Patch: true, Peer: x}))
+	}
+	p1.give(eth(broadcast, mac(1), 50))
+	b.run()
+	c0, c1 := b.balanced("br0"), b.balanced("br1")
+	if crossings := c0.Received + c1.Received - 1; crossings != maxCrossings {
+		t.Fatalf("one frame went through %d patches, want %d", crossings, maxCrossings)
+	}
+}
+
+func TestDownForgets(t *testing.T) {
+	b := newBench(t, Options{})
+	p1, p2, p3 := b.port("br0", "p1", PortConfig{}), b.port("br0", "p2", PortConfig{}), b.port("br0", "p3", PortConfig{})
+	p2.give(eth(broadcast, mac(2), 50))
+	b.run()
+	b.SetLink("p2", false, 1500)
+	p3.take()
+	p1.give(eth(mac(2), mac(1), 50))
+	b.run()
+	if n := len(p3.take()); n != 1 {
+		t.Fatalf("a MAC whose port went down is searched for on other ports: %d frames, want 1", n)
+	}
+}
+
+// TestMirrorPortByName shows that a mirror's output port is who has the name now,
+// in the mirror's own bridge, and nobody else who was given its number.
+func TestMirrorPortByName(t *testing.T) {
+	b := newBench(t, Options{})
+	b.must(b.AddBridge("br1", BridgeConfig{FDB: fdb.DefaultLimits()}))
+	p1, _ := b.port("br0", "p1", PortConfig{}), b.port("br0", "p2", PortConfig{})
+	b.port("br0", "span", PortConfig{})
+	b.must(b.SetMirrors("br0", []MirrorConfig{{Name: "m", All: true, OutPort: "span", OutVLAN: -1}}))
+	b.must(b.DelPort("span"))
+	other := b.port("br1", "other", PortConfig{})
+	p1.give(eth(broadcast, mac(1), 50))
+	b.run()
+	if n := len(other.take()); n != 0 {
+		t.Fatalf("a port of another bridge got %d mirrored frames", n)
+	}
+	span := b.port("br0", "span", PortConfig{})
+	p1.give(eth(broadcast, mac(1), 50))
+	b.run()
+	if n := len(span.take()); n != 1 {
+		t.Fatalf("the mirror's port, made anew, got %d frames, want 1", n)
+	}
+	b.balanced("br0")
+	b.balanced("br1")
+}
+
+// TestMirrorVLANIsNotLearned: copies of both directions come by one port.
+func TestMirrorVLANIsNotLearned(t *testing.T) {
+	b := newBench(t, Options{})
+	b.must(b.SetMirrors("br0", []MirrorConfig{{Name: "m", Src: []string{"p1"}, OutVLAN: 99}}))
+	trunk := b.port("br0", "trunk", PortConfig{})
+	collector := b.port("br0", "collector", PortConfig{VLAN: VLAN{Mode: Access, Tag: 99}})
+	for _, p := range []packet{eth(mac(2), mac(1), 50), eth(mac(1), mac(2), 50), eth(mac(2), mac(1), 50)} {
+		p.tag = frame.Tag{TPID: frame.TPID8021Q, TCI: 99}
+		trunk.give(p)
+	}
+	b.run()
+	if n := len(collector.take()); n != 3 {
+		t.Fatalf("the collector got %d of 3 copies", n)
+	}
 }
 
 func TestSendErrors(t *testing.T) {
@@ -558,7 +672,7 @@ func TestByteRing(t *testing.T) {
 			for i := range e.data {
 				e.data[i] = byte(rnd.Uint32())
 			}
-			e.rec = record{wall: rnd.Int64(), port: rnd.Uint32(), out: rnd.IntN(2) == 0, wireLen: rnd.IntN(1 << 20), n: len(e.data),
+			e.rec = record{at: rnd.Int64(), port: rnd.Uint32(), out: rnd.IntN(2) == 0, wireLen: rnd.IntN(1 << 20), n: len(e.data),
 				tag: frame.Tag{TPID: uint16(rnd.Uint32()), TCI: uint16(rnd.Uint32())}, offload: frame.Offload{Flags: 1, CsumStart: 34, GSOSize: uint16(rnd.Uint32())}}
 			fits := bytesIn+recordLen+len(e.data) <= 1<<12
 			if r.write(&e.rec, e.data) != fits {

@@ -16,8 +16,12 @@ type txQueue struct {
 	staged [frame.MaxBatch]frame.Out
 	n      int
 	dirty  bool // in worker.dirty
-	ring   outRing
-	armed  bool // waits for the descriptor to become writable
+	// tunnelled says that a super-frame is staged that was encapsulated by its
+	// sender (VXLAN in a container): a virtio-net header cannot tell the kernel, so
+	// it is segmented in software for every output.
+	tunnelled bool
+	ring      outRing
+	armed     bool // waits for the descriptor to become writable
 }
 
 // outRing is a bounded FIFO of frames that its pool keeps for it. It takes no
@@ -49,6 +53,7 @@ func (w *worker) stage(out *portView, f *frame.Frame, tag frame.Tag) {
 	q := w.txQueue(out)
 	q.staged[q.n] = frame.Out{F: f, Tag: tag}
 	q.n++
+	q.tunnelled = q.tunnelled || f.Tunnelled
 	if !q.dirty {
 		q.dirty = true
 		w.dirty = append(w.dirty, q)
@@ -86,11 +91,12 @@ func (w *worker) flushAll() {
 func (w *worker) flush(q *txQueue) {
 	outs := w.fitting(q)
 	q.n = 0
-	if q.port.finish {
+	if q.port.finish || q.tunnelled {
 		w.finish(q, outs)
 	} else {
 		w.send(q, outs)
 	}
+	q.tunnelled = false
 }
 
 // fitting drops the staged frames that are longer than the port's interface takes,
@@ -130,7 +136,9 @@ func (w *worker) send(q *txQueue, outs []frame.Out) {
 	sent := w.try(q, outs)
 	if sent < len(outs) {
 		w.wait(q, outs[sent:])
-		w.arm(q, true)
+		if w.arm(q, true) != nil {
+			w.discard(q, DropSendError) // nobody would tell us to go on
+		}
 	}
 }
 
@@ -165,7 +173,9 @@ func (w *worker) wait(q *txQueue, outs []frame.Out) {
 	}
 	for _, o := range outs {
 		switch {
-		case q.ring.n == len(q.ring.outs):
+		case q.ring.n == len(q.ring.outs), q.ring.n > w.pool.Free()/2:
+			// The second bound keeps a port that does not drain from taking all
+			// buffers: a third is left to the others.
 			w.drop(q.port, DropRingFull)
 		case !w.pool.Keep(o.F):
 			w.drop(q.port, DropBuffers)
@@ -191,9 +201,10 @@ func (w *worker) drain(q *txQueue) {
 	w.arm(q, false)
 }
 
-// finish sends outs by a port that takes no super-frame and no unfinished
-// checksum: segments are made in buffers of their own, a checksum is completed
-// in place, where it is as right for any other output.
+// finish sends outs of which some must be finished first: by a port that takes no
+// super-frame and no unfinished checksum, all; by another, the tunnelled ones.
+// Segments are made in buffers of their own, a checksum is completed in place,
+// where it is as right for any other output.
 func (w *worker) finish(q *txQueue, outs []frame.Out) {
 	ready := w.finished[:0]
 	flush := func() {
@@ -206,8 +217,8 @@ func (w *worker) finish(q *txQueue, outs []frame.Out) {
 		ready = ready[:0]
 	}
 	for _, o := range outs {
-		if !o.F.Super() {
-			if o.F.FinishChecksum() != nil {
+		if !o.F.Super() || !q.port.finish && !o.F.Tunnelled {
+			if q.port.finish && o.F.FinishChecksum() != nil {
 				w.drop(q.port, DropUnsegmentable)
 				continue
 			}
@@ -255,13 +266,18 @@ func (w *worker) forget(id uint32) {
 	}
 	q := w.tx[id]
 	w.arm(q, false)
+	w.discard(q, DropPortRemoved)
+	w.tx[id] = nil
+}
+
+// discard drops all that waits in the ring.
+func (w *worker) discard(q *txQueue, why Reason) {
 	for q.ring.n > 0 {
 		outs := q.ring.front()
 		for i := range outs {
 			w.pool.Release(outs[i].F)
-			w.drop(q.port, DropPortRemoved)
+			w.drop(q.port, why)
 		}
 		q.ring.pop(len(outs))
 	}
-	w.tx[id] = nil
 }

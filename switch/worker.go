@@ -27,7 +27,8 @@ type worker struct {
 
 	snap      *snapshot // of the batch at hand
 	now       uint32    // seconds on the switch's clock, of this turn
-	wall      int64     // nanoseconds since 1970, of this turn
+	nano      int64     // nanoseconds on the switch's clock, of this turn
+	crossings int       // of patch ports by the frame at hand and its copies
 	pool      *frame.Pool
 	buffers   int // of the pool
 	batch     *frame.Batch
@@ -191,8 +192,9 @@ func (w *worker) pollOnce() int {
 // tick takes the time, once a turn.
 func (w *worker) tick() {
 	now := time.Now()
-	w.wall = now.UnixNano()
+	w.nano = int64(now.Sub(w.sw.start))
 	w.now = w.sw.seconds(now)
+	w.stats.free.Store(int64(w.pool.Free()))
 }
 
 // receive reads one batch from a queue and carries it through. It reports
@@ -213,6 +215,8 @@ func (w *worker) receive(q *rxQueue) (more bool) {
 		bytes += uint64(f.WireLen())
 		switch f.Check() {
 		case nil:
+			w.crossings = 0
+			f.Tunnelled = f.Super() && f.Encapsulated()
 			w.forward(in, f, f.Tag, 0)
 		case frame.ErrShort:
 			w.drop(in, DropShort)
@@ -227,7 +231,6 @@ func (w *worker) receive(q *rxQueue) (more bool) {
 	w.batch.Renew()
 	w.stats.batches.Add(1)
 	w.stats.frames.Add(uint64(n))
-	w.stats.free.Store(int64(w.pool.Free()))
 	return n == frame.MaxBatch
 }
 
@@ -262,8 +265,11 @@ func (w *worker) readMail() {
 // addQueue begins to read a queue. It runs in the worker's mailbox.
 func (w *worker) addQueue(q *rxQueue) error {
 	s := w.slotFor(q.device.FD(q.index))
+	if err := w.watch(s, w.slots[s].events|unix.EPOLLIN); err != nil {
+		return err
+	}
 	w.slots[s].rx = q
-	return w.watch(s, w.slots[s].events|unix.EPOLLIN)
+	return nil
 }
 
 // removeQueue ends it. It runs in the worker's mailbox.
@@ -281,20 +287,25 @@ func (w *worker) unwatchQueue(q *rxQueue) {
 }
 
 // arm asks to be told, or no longer, when a queue's descriptor is writable.
-func (w *worker) arm(q *txQueue, on bool) {
+func (w *worker) arm(q *txQueue, on bool) error {
 	if q.armed == on {
-		return
+		return nil
 	}
-	q.armed = on
 	d := q.port.device
 	s := w.slotFor(d.FD(w.id % d.Queues()))
+	events := w.slots[s].events &^ unix.EPOLLOUT
+	if on {
+		events |= unix.EPOLLOUT
+	}
+	if err := w.watch(s, events); err != nil {
+		return err
+	}
+	q.armed = on
+	w.slots[s].tx = nil
 	if on {
 		w.slots[s].tx = q
-		w.watch(s, w.slots[s].events|unix.EPOLLOUT)
-	} else {
-		w.slots[s].tx = nil
-		w.watch(s, w.slots[s].events&^unix.EPOLLOUT)
 	}
+	return nil
 }
 
 // slotFor returns the slot of descriptor fd, a new one if it has none.
@@ -329,15 +340,19 @@ func (w *worker) watch(i int, events uint32) error {
 	case s.events == 0:
 		op = unix.EPOLL_CTL_ADD
 	}
+	if op != 0 {
+		if err := unix.EpollCtl(w.epfd, op, s.fd, &unix.EpollEvent{Events: events, Fd: int32(i)}); err != nil && events != 0 {
+			if s.events == 0 {
+				*s = slot{fd: -1}
+			}
+			return err
+		}
+	}
 	s.events = events
-	fd := s.fd
 	if events == 0 {
 		s.fd = -1
 	}
-	if op == 0 {
-		return nil
-	}
-	return unix.EpollCtl(w.epfd, op, fd, &unix.EpollEvent{Events: events, Fd: int32(i)})
+	return nil
 }
 
 // stop ends the worker's loop; it runs in the worker's mailbox.
