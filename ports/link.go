@@ -133,7 +133,16 @@ func SetAddresses(index int, had, want []netip.Prefix) error {
 			return fmt.Errorf("remove address %s: %w", p, err)
 		}
 	}
+	have, err := netlink.AddrList(link, netlink.FAMILY_ALL)
+	if err != nil {
+		return fmt.Errorf("list addresses: %w", err)
+	}
 	for _, p := range want {
+		// One that is there is left alone: setting it again would be an event, and
+		// an event is what brings us here.
+		if slices.ContainsFunc(have, func(a netlink.Addr) bool { return a.Equal(*addrOf(p)) }) {
+			continue
+		}
 		if err := netlink.AddrReplace(link, addrOf(p)); err != nil {
 			return fmt.Errorf("set address %s: %w", p, err)
 		}
@@ -218,35 +227,52 @@ func RemoveLink(name string) error {
 
 func removeLink(name string) { _ = RemoveLink(name) }
 
+// watchBuffer is the receive buffer of an event socket in bytes: some ten thousand
+// events may wait.
+const watchBuffer = 4 << 20
+
 // Watch calls changed with the name of each interface that appears, changes or
-// goes, until done is closed or an error ends it, which it returns: then events
-// were lost (ENOBUFS), and whoever watches must look at everything anew.
+// goes, and readdressed with the index of one that gets or loses an address, until
+// done is closed or an error ends it, which it returns: then events were lost
+// (ENOBUFS), and whoever watches must look at everything anew.
 //
-// Thread-safety: changed is called from Watch's own goroutine.
-func Watch(done <-chan struct{}, changed func(name string)) error {
-	updates := make(chan netlink.LinkUpdate, 64)
-	var failure error
+// Thread-safety: both are called from Watch's own goroutine.
+func Watch(done <-chan struct{}, changed func(name string), readdressed func(index int)) error {
+	links := make(chan netlink.LinkUpdate, 64)
+	addrs := make(chan netlink.AddrUpdate, 64)
+	// Each is written before its channel is closed, by the goroutine that closes it.
+	var linksFailed, addrsFailed error
 	stop := make(chan struct{})
 	defer close(stop)
-	err := netlink.LinkSubscribeWithOptions(updates, stop, netlink.LinkSubscribeOptions{
-		// Called before updates is closed, by the goroutine that closes it.
-		ErrorCallback:          func(err error) { failure = err },
-		ReceiveBufferSize:      4 << 20,
-		ReceiveBufferForceSize: true,
+	err := netlink.LinkSubscribeWithOptions(links, stop, netlink.LinkSubscribeOptions{
+		ErrorCallback:     func(err error) { linksFailed = err },
+		ReceiveBufferSize: watchBuffer, ReceiveBufferForceSize: true,
 	})
 	if err != nil {
 		return fmt.Errorf("subscribe to interface events: %w", err)
+	}
+	err = netlink.AddrSubscribeWithOptions(addrs, stop, netlink.AddrSubscribeOptions{
+		ErrorCallback:     func(err error) { addrsFailed = err },
+		ReceiveBufferSize: watchBuffer, ReceiveBufferForceSize: true,
+	})
+	if err != nil {
+		return fmt.Errorf("subscribe to address events: %w", err)
 	}
 	changed("") // what happened before the subscription
 	for {
 		select {
 		case <-done:
 			return nil
-		case u, ok := <-updates:
+		case u, ok := <-links:
 			if !ok {
-				return fmt.Errorf("receive interface events: %w", failure)
+				return fmt.Errorf("receive interface events: %w", linksFailed)
 			}
 			changed(u.Attrs().Name)
+		case u, ok := <-addrs:
+			if !ok {
+				return fmt.Errorf("receive address events: %w", addrsFailed)
+			}
+			readdressed(u.LinkIndex)
 		}
 	}
 }

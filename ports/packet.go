@@ -152,6 +152,22 @@ func (p *Packet) Queues() int { return len(p.fds) }
 // and writable when Send on q would take one.
 func (p *Packet) FD(q int) int { return p.fds[q] }
 
+// On reports whether the device is on interface index still. One that was removed,
+// or moved to another namespace, took the device's sockets off (NETDEV_UNREGISTER),
+// also when it is back under the same index.
+func (p *Packet) On(index int) bool {
+	if index != p.ifindex {
+		return false
+	}
+	for _, fd := range p.fds {
+		sa, err := unix.Getsockname(fd)
+		if ll, ok := sa.(*unix.SockaddrLinklayer); err != nil || !ok || ll.Ifindex != index {
+			return false
+		}
+	}
+	return true
+}
+
 // Recv fills b with up to limit frames that wait on queue q. EAGAIN means that
 // none waits. EINVAL means that the kernel took one frame off the queue that the
 // virtio-net header cannot express, and dropped it.

@@ -3,6 +3,7 @@ package ports
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 
@@ -61,6 +62,14 @@ func NewStopper(instance string, kind StopKind) *Stopper {
 // filterName marks the clsact filters of an instance.
 func filterName(instance string) string { return "vswitch-" + instance }
 
+// programName marks the programs of an instance; the kernel keeps 15 bytes.
+func programName(instance string) string { return programMark + instance[:min(8, len(instance))] }
+
+const programMark = "vsw_"
+
+// errTaken says that another switch has the interface.
+var errTaken = errors.New("another vswitchd has this interface as a port; remove it there first")
+
 // filterPriority is high (early), and unlikely to be anybody else's.
 const filterPriority = 7
 
@@ -75,7 +84,7 @@ func (s *Stopper) program() (*ebpf.Program, error) {
 	_ = rlimit.RemoveMemlock()
 	const tcActShot = 2 // TC_ACT_SHOT, and TCX_DROP
 	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
-		Name: "vswitch_stop", Type: ebpf.SchedCLS, License: "Apache-2.0",
+		Name: programName(s.instance), Type: ebpf.SchedCLS, License: "Apache-2.0",
 		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, tcActShot), asm.Return()},
 	})
 	if err != nil {
@@ -111,6 +120,9 @@ func (s *Stopper) Stop(ifindex int) (*Stop, error) {
 		return nil, err
 	}
 	if s.kind != StopClsact {
+		if s.takenTCX(ifindex) {
+			return nil, errTaken
+		}
 		l, err := link.AttachTCX(link.TCXOptions{
 			Interface: ifindex, Program: prog, Attach: ebpf.AttachTCXIngress, Anchor: link.Head(),
 		})
@@ -124,7 +136,34 @@ func (s *Stopper) Stop(ifindex int) (*Stop, error) {
 	return s.stopClsact(ifindex, prog)
 }
 
+// takenTCX reports whether another instance's program is attached. That it cannot
+// be asked, as before Linux 6.6, means no.
+func (s *Stopper) takenTCX(ifindex int) bool {
+	q, err := link.QueryPrograms(link.QueryOptions{Target: ifindex, Attach: ebpf.AttachTCXIngress})
+	if err != nil {
+		return false
+	}
+	for _, attached := range q.Programs {
+		p, err := ebpf.NewProgramFromID(attached.ID)
+		if err != nil {
+			continue
+		}
+		info, err := p.Info()
+		p.Close()
+		if err == nil && strings.HasPrefix(info.Name, programMark) && info.Name != programName(s.instance) {
+			return true
+		}
+	}
+	return false
+}
+
 func (s *Stopper) stopClsact(ifindex int, prog *ebpf.Program) (*Stop, error) {
+	for _, f := range stopFilters(ifindex) {
+		if f.Name == filterName(s.instance) || strings.HasPrefix(f.Name, filterName(s.instance)+":") {
+			continue
+		}
+		return nil, errTaken
+	}
 	st := &Stop{index: ifindex}
 	err := netlink.QdiscAdd(clsact(ifindex))
 	if err != nil && !errors.Is(err, unix.EEXIST) {
@@ -160,6 +199,14 @@ func (s *Stop) Kind() StopKind {
 		return StopTCX
 	}
 	return StopClsact
+}
+
+// Stands reports whether the stop is in place still: others may have removed a
+// clsact qdisc with all that hangs on it. A TCX link is its holder's alone.
+func (s *Stop) Stands() bool {
+	return s.tcx != nil || slices.ContainsFunc(stopFilters(s.index), func(f *netlink.BpfFilter) bool {
+		return strings.HasPrefix(f.Name, s.filter.Name)
+	})
 }
 
 // Close takes the stop away. That the interface is gone is no error.
@@ -208,19 +255,25 @@ func RemoveStops(links []Link, instance string, keep func(Link) bool) []string {
 		if keep(l) {
 			continue
 		}
-		fs, err := netlink.FilterList(byIndex(l.Index), netlink.HANDLE_MIN_INGRESS)
-		if err != nil {
-			continue
-		}
-		for _, f := range fs {
-			b, ok := f.(*netlink.BpfFilter)
-			if !ok || !strings.HasPrefix(b.Name, filterName(instance)) {
-				continue
-			}
-			if removeFilter(l.Index, b, true) == nil {
+		for _, f := range stopFilters(l.Index) {
+			if strings.HasPrefix(f.Name, filterName(instance)) && removeFilter(l.Index, f, true) == nil {
 				removed = append(removed, l.Name)
 			}
 		}
 	}
 	return removed
+}
+
+// stopFilters returns the clsact stops of any instance on an interface.
+func stopFilters(ifindex int) (stops []*netlink.BpfFilter) {
+	all, err := netlink.FilterList(byIndex(ifindex), netlink.HANDLE_MIN_INGRESS)
+	if err != nil {
+		return nil // no qdisc, or no interface
+	}
+	for _, f := range all {
+		if b, ok := f.(*netlink.BpfFilter); ok && strings.HasPrefix(b.Name, filterName("")) {
+			stops = append(stops, b)
+		}
+	}
+	return stops
 }

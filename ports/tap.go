@@ -249,12 +249,15 @@ func (t *TAP) Send(_ int, v *frame.Vectors, out []frame.Out) (int, unix.Errno) {
 	return len(out), 0
 }
 
-// Moved reports whether the interface still exists though it is not in this
-// network namespace any more: somebody took it to another, and frames go on
-// flowing. (TUNGETIFF fails with EBADFD when the interface was removed.)
-func (t *TAP) Moved() bool {
+// Name returns the interface's name in the network namespace where it is now, and
+// whether it exists: somebody may have renamed it, moved it to another namespace,
+// where frames go on flowing, or removed it (TUNGETIFF fails with EBADFD).
+func (t *TAP) Name() (name string, exists bool) {
 	req, err := unix.NewIfreq("")
-	return err == nil && unix.IoctlIfreq(t.fd, unix.TUNGETIFF, req) == nil
+	if err != nil || unix.IoctlIfreq(t.fd, unix.TUNGETIFF, req) != nil {
+		return "", false
+	}
+	return req.Name(), true
 }
 
 // Close closes the descriptor, and the kernel removes the interface.
