@@ -32,9 +32,11 @@ type portState struct {
 	link      ports.Link     // the interface of the device, as last seen
 	addresses []netip.Prefix // that we gave it
 	notes     []string
+	astray    bool // its TAP has another name, or is in another namespace
 
-	retryAt time.Time
-	backoff time.Duration
+	retryAt  time.Time
+	backoff  time.Duration
+	failedOn int // the index of the interface that could not be attached; 0: none was there
 }
 
 // A port in error is tried again after minBackoff, and after twice as long each
@@ -69,6 +71,7 @@ func (r *reconciler) setState(p *portState, state, reason string) {
 func (r *reconciler) fail(p *portState, now time.Time, err error) {
 	p.backoff = min(max(2*p.backoff, minBackoff), maxBackoff)
 	p.retryAt = now.Add(p.backoff)
+	p.failedOn = r.links[p.port.Name].Index
 	r.setState(p, api.PortError, err.Error())
 }
 
@@ -80,15 +83,16 @@ func (r *reconciler) linkLocked(p *portState, now time.Time) {
 		return
 	}
 	l, exists := r.links[p.port.Name]
-	if p.device != nil && (!exists || l.Index != p.link.Index) {
-		if tap, ok := p.device.(*ports.TAP); ok && tap.Moved() {
-			r.setState(p, api.PortUp, "")
-			p.notes = []string{"its interface was moved to another network namespace"}
+	if p.device != nil && !p.on(l, exists) {
+		if r.astrayLocked(p) {
 			return
 		}
 		r.detachLocked(p)
 	}
 	if p.device == nil {
+		if l.Index != p.failedOn {
+			p.forgive() // another interface: what failed may go well now
+		}
 		if now.Before(p.retryAt) {
 			return
 		}
@@ -97,6 +101,35 @@ func (r *reconciler) linkLocked(p *portState, now time.Time) {
 		}
 	}
 	r.refreshLocked(p, now)
+}
+
+// on reports whether a port's device is on interface l still.
+func (p *portState) on(l ports.Link, exists bool) bool {
+	if d, ok := p.device.(*ports.Packet); ok {
+		return exists && d.On(l.Index)
+	}
+	return exists && l.Index == p.link.Index
+}
+
+// astrayLocked deals with an interface of ours that somebody gave another name or
+// moved to another namespace, and reports whether it is so.
+func (r *reconciler) astrayLocked(p *portState) bool {
+	tap, ok := p.device.(*ports.TAP)
+	if !ok {
+		return false
+	}
+	name, exists := tap.Name()
+	if !exists {
+		return false
+	}
+	p.astray = true
+	if l, here, err := ports.LinkByName(name); err == nil && here && l.Index == p.link.Index && l.Alias == p.link.Alias {
+		r.setState(p, api.PortError, fmt.Sprintf("somebody renamed its interface: ip link set %s name %s", name, p.port.Name))
+		return true
+	}
+	p.notes = []string{"its interface was moved to another network namespace"}
+	r.setState(p, api.PortUp, "")
+	return true
 }
 
 // patchLocked tells whether a patch port has its other end.
@@ -255,12 +288,26 @@ func (r *reconciler) attachPacket(p *portState, l ports.Link) error {
 	return r.look(p)
 }
 
+// restopLocked puts a port's stop back, which somebody took away. A port that
+// cannot have it is let go rather than shown to the host's stack.
+func (r *reconciler) restopLocked(p *portState, now time.Time) {
+	stop, err := r.stopper.Stop(p.link.Index)
+	if err != nil {
+		r.detachLocked(p)
+		r.fail(p, now, fmt.Errorf("somebody removed the tc filter of %s, and it cannot be put back: %w", p.port.Name, err))
+		return
+	}
+	p.stop = stop
+	r.log.Warn("somebody removed the tc filter that keeps frames from the host's stack; it is back", "port", p.port.Name)
+}
+
 // refreshLocked brings what an attached port's interface is like into the switch,
 // and what the options say of it into the interface.
 func (r *reconciler) refreshLocked(p *portState, now time.Time) {
 	if l, ok := r.links[p.port.Name]; ok {
 		p.link = l
 	}
+	p.astray = false
 	if err := r.dressLocked(p); err != nil {
 		r.sw.SetLink(p.port.Name, p.link.Up && p.link.Carrier, p.link.MTU)
 		r.fail(p, now, err)

@@ -28,6 +28,8 @@ type reconciler struct {
 	tell     func(api.Event)
 	resyncs  atomic.Uint64 // times that interface events were lost
 
+	captureDirs, privateDirs []string // capture.FileOptions.Dirs and Except; set before start
+
 	mu      sync.Mutex
 	desired config.Document
 	links   map[string]ports.Link // this namespace's interfaces, as last seen
@@ -37,6 +39,7 @@ type reconciler struct {
 
 	dirtyMu sync.Mutex
 	dirty   map[string]bool // interfaces that changed; "" is all of them
+	indexes map[int]bool    // interfaces whose addresses changed
 	wake    chan struct{}   // holds one when dirty is not empty
 }
 
@@ -50,7 +53,7 @@ func newReconciler(sw *vswitch.Switch, stopper *ports.Stopper, instance string, 
 	return &reconciler{
 		sw: sw, stopper: stopper, instance: instance, log: log, tell: tell,
 		links: map[string]ports.Link{}, bridges: map[string]*bridgeState{}, ports: map[string]*portState{}, files: map[string]*pcapFile{},
-		dirty: map[string]bool{}, wake: make(chan struct{}, 1),
+		dirty: map[string]bool{}, indexes: map[int]bool{}, wake: make(chan struct{}, 1),
 	}
 }
 
@@ -321,7 +324,7 @@ func (r *reconciler) run(ctx context.Context) {
 // anew, which looks at everything.
 func (r *reconciler) watch(ctx context.Context) {
 	for ctx.Err() == nil {
-		err := ports.Watch(ctx.Done(), r.mark)
+		err := ports.Watch(ctx.Done(), r.mark, r.markAddresses)
 		if err == nil {
 			return
 		}
@@ -336,9 +339,25 @@ func (r *reconciler) watch(ctx context.Context) {
 }
 
 func (r *reconciler) mark(name string) {
+	r.later(name)
+	r.rouse()
+}
+
+// later marks an interface for the next turn, without making it come at once.
+func (r *reconciler) later(name string) {
 	r.dirtyMu.Lock()
+	defer r.dirtyMu.Unlock()
 	r.dirty[name] = true
+}
+
+func (r *reconciler) markAddresses(index int) {
+	r.dirtyMu.Lock()
+	r.indexes[index] = true
 	r.dirtyMu.Unlock()
+	r.rouse()
+}
+
+func (r *reconciler) rouse() {
 	select {
 	case r.wake <- struct{}{}:
 	default:
@@ -348,9 +367,12 @@ func (r *reconciler) mark(name string) {
 // changed looks at the interfaces that are dirty and at their ports.
 func (r *reconciler) changed() {
 	r.dirtyMu.Lock()
-	dirty := r.dirty
-	r.dirty = map[string]bool{}
+	dirty, indexes := r.dirty, r.indexes
+	r.dirty, r.indexes = map[string]bool{}, map[int]bool{}
 	r.dirtyMu.Unlock()
+	if len(dirty)+len(indexes) == 0 {
+		return
+	}
 
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -358,7 +380,7 @@ func (r *reconciler) changed() {
 	if dirty[""] {
 		if err := r.relistLocked(); err != nil {
 			r.log.Warn("interfaces could not be listed", "err", err)
-			r.mark("")
+			r.later("")
 		}
 		for _, p := range r.ports {
 			p.forgive()
@@ -370,6 +392,7 @@ func (r *reconciler) changed() {
 		l, ok, err := ports.LinkByName(name)
 		if err != nil {
 			r.log.Warn("an interface could not be looked at", "err", err)
+			r.later(name)
 			continue
 		}
 		was, had := r.links[name]
@@ -385,6 +408,14 @@ func (r *reconciler) changed() {
 			if ok != had || l.Index != was.Index {
 				p.forgive() // another interface: what failed may go well now
 			}
+			r.linkLocked(p, now)
+		}
+	}
+	if len(indexes) == 0 {
+		return
+	}
+	for _, p := range r.ports {
+		if indexes[p.link.Index] && len(p.addresses) > 0 {
 			r.linkLocked(p, now)
 		}
 	}
@@ -404,13 +435,17 @@ func (r *reconciler) renamedLocked(l ports.Link, now time.Time) {
 	}
 }
 
-// retry looks at ports whose time has come.
+// retry looks at ports whose time has come, and at what sends no event.
 func (r *reconciler) retry() {
+	r.changed() // what could not be looked at
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := time.Now()
 	for _, p := range r.ports {
-		if p.state == api.PortError && !now.Before(p.retryAt) {
+		if p.stop != nil && !p.stop.Stands() {
+			r.restopLocked(p, now)
+		}
+		if p.astray || p.state == api.PortError && !now.Before(p.retryAt) {
 			r.linkLocked(p, now)
 		}
 	}
