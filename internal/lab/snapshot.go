@@ -50,7 +50,18 @@ func (s Snapshot) Diff(now Snapshot) (lines []string) {
 	return lines
 }
 
+// snapshot looks again when a change interrupted a dump: a daemon that ends takes
+// its interfaces away.
 func snapshot() (Snapshot, error) {
+	for try := 1; ; try++ {
+		s, err := snapshotOnce()
+		if !errors.Is(err, netlink.ErrDumpInterrupted) || try == 20 {
+			return s, err
+		}
+	}
+}
+
+func snapshotOnce() (Snapshot, error) {
 	links, err := netlink.LinkList()
 	if err != nil {
 		return nil, fmt.Errorf("list links: %w", err)
