@@ -84,6 +84,13 @@ func parse(args []string, stderr io.Writer) (*flags, error) {
 	fs.IntVar(&f.Buffers, "buffers", vswitch.DefaultBuffers, "frame `buffers` a worker for transmit rings and segments, 64 to 65536")
 	fs.DurationVar(&f.BusyPoll, "busy-poll", 0, "how long a worker spins before it blocks, such as 50us; 0 is not at all, 1s the most")
 	fs.StringVar((*string)(&f.Stop), "ingress-stop", "", "how frames are kept from the host's stack: tcx, clsact; empty is what the kernel has")
+	fs.Func("capture-dir", "`directory` below which mirrors may write captures; may be given more than once (default STATE-DIR/captures, /tmp and /var/tmp)", func(dir string) error {
+		if !filepath.IsAbs(dir) {
+			return errors.New("want an absolute path")
+		}
+		f.CaptureDirs = append(f.CaptureDirs, dir)
+		return nil
+	})
 	fs.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
 	fs.StringVar(&f.logFormat, "log-format", "text", "text or json")
 	fs.BoolVar(&f.showVersion, "version", false, "print the version and exit")
@@ -125,6 +132,11 @@ func serve(ctx context.Context, o ctl.Options) error {
 	if err := os.MkdirAll(o.RunDir, 0o755); err != nil {
 		return fmt.Errorf("make run directory: %w", err)
 	}
+	lock, err := claim(o.RunDir)
+	if err != nil {
+		return err
+	}
+	defer lock()
 	d, err := ctl.New(o)
 	if err != nil {
 		return err
@@ -156,4 +168,26 @@ func serve(ctx context.Context, o ctl.Options) error {
 		<-served
 	}
 	return err
+}
+
+// claim takes the run directory for this process, before anything is made that
+// another daemon, which has it, would have to suffer. The claim ends with the
+// returned call, or with the process.
+func claim(dir string) (release func(), err error) {
+	path := filepath.Join(dir, "vswitchd.lock")
+	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", path, err)
+	}
+	if err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		unix.Close(fd)
+		if err == unix.EWOULDBLOCK {
+			return nil, fmt.Errorf("run directory %s is in use by another vswitchd; give this one its own (--run-dir, and --state-dir)", dir)
+		}
+		return nil, fmt.Errorf("lock %s: %w", path, err)
+	}
+	return func() {
+		os.Remove(path)
+		unix.Close(fd)
+	}, nil
 }
