@@ -142,7 +142,7 @@ func (e *editor) findPort(bridge, port string) (*Bridge, int, error) {
 		}
 	}
 	if e.d.Bridge(port) != nil {
-		return nil, 0, refuse(port, "%q is the local port of its bridge: it goes with the bridge, and its options are the bridge's", port)
+		return nil, 0, refuse(port, "%q is the local port of its bridge: set-br %[1]s sets its options, and it goes with del-br %[1]s", port)
 	}
 	var names []string
 	for _, b := range e.d.Bridges {

@@ -166,7 +166,7 @@ func TestParseErrors(t *testing.T) {
 		{"MAC twice", br0("  fdb:\n  - {mac: 02:00:00:00:00:01, port: a}\n  - {mac: 02-00-00-00-00-01, port: b}"),
 			`line 5: bridges[br0].fdb[0,02:00:00:00:00:01]: is there twice`},
 		{"MAC", br0("  fdb:\n  - {mac: 1, port: a}"),
-			`line 4: bridges[br0].fdb[#1].mac: "1" is not a unicast MAC address: want a unicast MAC address, such as 02:00:00:00:00:01`},
+			`line 4: bridges[br0].fdb[#1].mac: "1" is not a unicast MAC address, such as 02:00:00:00:00:01`},
 		{"MAC without port", br0("  fdb:\n  - {mac: 02:00:00:00:00:01}"), `line 4: bridges[br0].fdb[#1]: has no port`},
 		{"two documents", "bridges: []\n---\nbridges: []\n", `line 2: a second document begins here: want one document a file`},
 		{"two in JSON", "{\"bridges\":[]}\n{}", `line 2: there is more after the document: want one document a file`},
@@ -312,7 +312,7 @@ func randomDocument(rng *rand.Rand) Document {
 		}
 		if len(b.Ports) > 0 && rng.IntN(2) == 0 {
 			b.Mirrors = append(b.Mirrors, Mirror{Name: pick("m", "yes"), Options: Options{
-				"select_dst_port": b.Ports[0].Name, "output_pcap": "/tmp/" + pick("a", "é"), "snaplen": fmt.Sprint(rng.IntN(200))}})
+				"select_dst_port": b.Ports[0].Name, "output_pcap": "/tmp/" + pick("a", "é") + b.Name, "snaplen": fmt.Sprint(rng.IntN(200))}})
 		}
 		d.Bridges = append(d.Bridges, b)
 	}

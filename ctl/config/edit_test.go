@@ -84,7 +84,7 @@ func TestApply(t *testing.T) {
 		{"set same type", []Op{{Op: "set-port", Port: "tap0", Options: Options{"type": "tap", "mtu": "9000"}}}, "add bridges[br0].ports[tap0].mtu  9000"},
 		{"set no port", []Op{{Op: "set-port", Port: "vetch1"}}, `set-port vetch1: no port is named "vetch1"; did you mean "veth1"?`},
 		{"set the local port", []Op{{Op: "set-port", Port: "br0"}},
-			`set-port br0: "br0" is the local port of its bridge: it goes with the bridge, and its options are the bridge's`},
+			`set-port br0: "br0" is the local port of its bridge: set-br br0 sets its options, and it goes with del-br br0`},
 		{"set port of the wrong bridge", []Op{{Op: "set-port", Bridge: "br1", Port: "veth1"}}, `set-port br1 veth1: "veth1" is a port of br0, not of br1`},
 
 		{"delete port", []Op{{Op: "del-port", Port: "veth1"}},
@@ -115,7 +115,7 @@ func TestApply(t *testing.T) {
 		{"add MAC, wrong VLAN", []Op{{Op: "add-fdb", Bridge: "br0", MAC: "02:00:00:00:00:03", Port: "veth1"}},
 			`add-fdb br0 02:00:00:00:00:03 veth1: bridges[br0].fdb[0,02:00:00:00:00:03].vlan: port veth1 does not carry VLAN 0: want 10`},
 		{"add bad MAC", []Op{{Op: "add-fdb", Bridge: "br0", MAC: "ff:ff:ff:ff:ff:ff", Port: "veth1"}},
-			`add-fdb br0 ff:ff:ff:ff:ff:ff veth1: "ff:ff:ff:ff:ff:ff" is not a unicast MAC address: want a unicast MAC address, such as 02:00:00:00:00:01`},
+			`add-fdb br0 ff:ff:ff:ff:ff:ff veth1: "ff:ff:ff:ff:ff:ff" is not a unicast MAC address, such as 02:00:00:00:00:01`},
 		{"delete MAC", []Op{{Op: "del-fdb", Bridge: "br0", MAC: "02:00:00:00:00:01", VLAN: 10}}, "remove bridges[br0].fdb[10,02:00:00:00:00:01] veth1 "},
 		{"delete no MAC", []Op{{Op: "del-fdb", Bridge: "br0", MAC: "02:00:00:00:00:01"}},
 			`del-fdb br0 02:00:00:00:00:01: br0 has no static MAC 02:00:00:00:00:01 in VLAN 0`},

@@ -193,7 +193,7 @@ var table = []Option{
 	{Name: "output_vlan", Objects: onMirror, Kind: VLAN, Min: 1, Max: maxVLAN, OVS: "Mirror:output_vlan",
 		Help: "VLAN the copies are flooded in (RSPAN)"},
 	{Name: "output_pcap", Objects: onMirror, Kind: File,
-		Help: "pcapng file the copies are written to"},
+		Help: "pcapng file the copies are written to, below a directory of vswitchd's --capture-dir"},
 	{Name: "snaplen", Objects: onMirror, Kind: Int, Max: 262144, Default: "0", OVS: "Mirror:snaplen",
 		Help: "bytes of a frame that output_pcap keeps; 0 is the whole frame"},
 	{Name: "rotate", Objects: onMirror, Kind: Size, Min: 4096, Max: maxRotate,

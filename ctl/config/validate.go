@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -29,6 +30,7 @@ func (d *Document) Validate() error {
 	d.canonicalise(r)
 	d.checkNames(r)
 	d.checkPatches(r)
+	d.checkCaptures(r)
 	for i := range d.Bridges {
 		b := &d.Bridges[i]
 		checkVLANs(b.Options, bridgePath(b.Name), r)
@@ -230,6 +232,72 @@ func (b *Bridge) checkMirror(m Mirror, r *report) {
 	}
 }
 
+// checkCaptures judges that each capture file has one writer: two would make
+// garbage of it. A mirror that rotates writes x.1.pcapng, x.2.pcapng … beside
+// x.pcapng (capture.FileOptions). Two such names of different sets are never the
+// same one, so it is enough to look at the first file of each.
+func (d *Document) checkCaptures(r *report) {
+	type writer struct {
+		bridge, mirror string
+		files          int
+	}
+	first := make(map[string]writer) // by path
+	eachCapture := func(visit func(b *Bridge, m Mirror, file string)) {
+		for i := range d.Bridges {
+			for _, m := range d.Bridges[i].Mirrors {
+				if file := m.Options["output_pcap"]; file != "" {
+					visit(&d.Bridges[i], m, file)
+				}
+			}
+		}
+	}
+	clash := func(b *Bridge, m Mirror, file string, w writer, how string) {
+		r.add(&Error{Path: mirrorPath(b.Name, m.Name) + ".output_pcap", Value: file, Message: fmt.Sprintf(
+			"%s is written by mirror %q of %s%s: each mirror needs files of its own", shown(file), w.mirror, w.bridge, how)})
+	}
+	eachCapture(func(b *Bridge, m Mirror, file string) {
+		w := writer{b.Name, m.Name, 1}
+		if m.Options["rotate"] != "" {
+			w.files = m.Options.Int("files")
+		}
+		if other, taken := first[file]; taken {
+			clash(b, m, file, other, " already")
+			return
+		}
+		first[file] = w
+	})
+	eachCapture(func(b *Bridge, m Mirror, file string) {
+		for _, set := range rotatedFrom(file) {
+			if w, there := first[set.file]; there && set.slot < w.files {
+				clash(b, m, file, w, fmt.Sprintf(" when it rotates (files=%d)", w.files))
+			}
+		}
+	})
+}
+
+// rotated is a place in a set of capture files.
+type rotated struct {
+	file string // the first of the set
+	slot int
+}
+
+// rotatedFrom lists the sets that a file can be a later file of: dir/x.2.pcapng is
+// the third of dir/x.pcapng, and dir/x.2 the third of dir/x.
+func rotatedFrom(file string) (sets []rotated) {
+	add := func(stem, ext string) {
+		number := path.Ext(stem)
+		if n, ok := decimal(strings.TrimPrefix(number, ".")); ok && n > 0 && number == "."+strconv.Itoa(n) {
+			sets = append(sets, rotated{strings.TrimSuffix(stem, number) + ext, n})
+		}
+	}
+	ext := path.Ext(file)
+	add(strings.TrimSuffix(file, ext), ext)
+	if stem := strings.TrimSuffix(file, ext); path.Ext(stem) == "" {
+		add(file, "")
+	}
+	return sets
+}
+
 // portNames lists the names a mirror or a static MAC may give, the local port first.
 func (b *Bridge) portNames() []string {
 	names := []string{b.Name}
@@ -248,8 +316,9 @@ func (b *Bridge) checkFDB(r *report) {
 	for i, m := range b.FDB {
 		where := fdbPath(b.Name, m)
 		if _, ok := parseMAC(m.MAC); !ok {
-			r.add(&Error{Path: where + ".mac", Value: m.MAC, Allowed: find("mac").Allowed(),
-				Message: fmt.Sprintf("%s is not a unicast MAC address: want %s", shown(m.MAC), find("mac").Allowed())})
+			e := find("mac").wrong(m.MAC, "is not a unicast MAC address")
+			e.Path = where + ".mac"
+			r.add(e)
 		}
 		if m.VLAN < 0 || m.VLAN > maxVLAN {
 			r.add(&Error{Path: where + ".vlan", Value: strconv.Itoa(m.VLAN), Allowed: find("tag").Allowed(),

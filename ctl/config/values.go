@@ -126,7 +126,11 @@ func (o *Option) canonical(value string) (string, *Error) {
 
 // wrong is the error for a value: `"5000" is not a VLAN: want 0 to 4094`.
 func (o *Option) wrong(value, what string) *Error {
-	return &Error{Value: value, Allowed: o.Allowed(), Message: fmt.Sprintf("%s %s: want %s", shown(value), what, o.Allowed())}
+	message := fmt.Sprintf("%s %s: want %s", shown(value), what, o.Allowed())
+	if thing, ok := strings.CutPrefix(what, "is not "); ok && strings.HasPrefix(o.Allowed(), thing) {
+		message = fmt.Sprintf("%s is not %s", shown(value), o.Allowed()) // once is enough
+	}
+	return &Error{Value: value, Allowed: o.Allowed(), Message: message}
 }
 
 func (o *Option) number(v, what string) (string, *Error) {
