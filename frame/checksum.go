@@ -108,6 +108,7 @@ func (f *Frame) FinishChecksum() error {
 // *_gro_complete functions agree), so summing to the end is right for it too.
 // Its IPv4 header checksum is written anew, since a sender that leaves cutting
 // to others need not fill it in; a plain frame's is left as the sender sent it.
+// The same goes for a tunnel's super-frame, and its outer UDP or GRE checksum.
 //
 // The error is ErrShort or ErrOffload; b is then unchanged.
 func Finish(b []byte, o *Offload) error {
@@ -120,14 +121,31 @@ func Finish(b []byte, o *Offload) error {
 	if !o.Super() {
 		return nil
 	}
-	l, err := Parse(b)
-	if err != nil || l.EtherType != EtherIPv4 {
+	outer, err := Parse(b)
+	if err != nil {
 		return nil // what cannot be parsed is captured as it is
+	}
+	finishIPv4(b, &outer)
+	if outer.L4 == 0 || outer.L4 == int(o.CsumStart) {
+		return nil
+	}
+	etherType, proto := o.segmented()
+	var t tunnel
+	if l, ok := t.find(b, &outer, int(o.CsumStart), etherType, proto); ok {
+		finishIPv4(b, &l)
+		t.sum(b[t.at:], len(b)-t.at, 0)
+	}
+	return nil
+}
+
+// finishIPv4 writes the checksum of an IPv4 header that l found in b.
+func finishIPv4(b []byte, l *Layout) {
+	if l.EtherType != EtherIPv4 {
+		return
 	}
 	h := b[l.L3 : l.L3+ipv4HeaderLen(b[l.L3])]
 	binary.BigEndian.PutUint16(h[ipv4Checksum:], 0)
 	binary.BigEndian.PutUint16(h[ipv4Checksum:], ^Sum(h, 0))
-	return nil
 }
 
 // finishL4 sums b from CsumStart to its end. The field itself holds the folded

@@ -6,12 +6,14 @@ import (
 )
 
 // ErrSegment is what Segmenter.Start returns for a frame that cannot be cut: it
-// is no super-frame, or its headers and its offload state contradict each other.
+// is no super-frame, its headers and its offload state contradict each other, it
+// is a tunnel's in a tunnel, or would become more than 2048 segments.
 var ErrSegment = errors.New("super-frame's headers do not match its offload state")
 
 // Segmenter cuts a super-frame into the frames it stands for on the wire, with
 // final checksums: Linux's generic segmentation offload, in software, for
-// devices that have none. It is a value to be reused, and allocates nothing:
+// devices that have none, and for what only software can cut (see
+// Encapsulated). It is a value to be reused, and allocates nothing:
 //
 //	if err := s.Start(f); err != nil { … }
 //	for s.Next(dst) { send(dst) }
@@ -36,21 +38,27 @@ var ErrSegment = errors.New("super-frame's headers do not match its offload stat
 //
 // As in the kernel the payload reaches to the end of the frame, whatever the IP
 // header says is its length, and a frame whose payload is not longer than GSOSize
-// is one segment.
+// is one segment. What stands before these headers in a tunnel's super-frame is
+// described at type tunnel.
 //
 // Thread-safety: none; a Segmenter belongs to one worker.
 type Segmenter struct {
-	src    *Frame // nil when all is cut
-	l3, l4 int    // offsets of IP and transport header
-	hdr    int    // length of all headers, and offset of the payload
-	at     int    // offset of the next segment's first payload byte
-	size   int    // payload bytes a segment
-	v6     bool
+	src    *Frame   // nil when all is cut
+	ip     ipHeader // the one before the transport header
+	tunnel tunnel   // what stands before ip, if anything
+	l4     int      // offset of the transport header
+	hdr    int      // length of all headers, and offset of the payload
+	at     int      // offset of the next segment's first payload byte
+	size   int      // payload bytes a segment
 	udp    bool
-	id     uint16 // next IPv4 identification
-	ipSum  uint32 // IPv4 header without total length, identification, checksum
 	phSum  uint32 // pseudo-header without length
 }
+
+// maxSegments is what a super-frame may be cut into. The smallest MSS that Linux
+// sends with is 48 bytes (tcp_min_snd_mss) less 12 for timestamps, which makes
+// 65,535 bytes into 1,820 segments. A sender that asks for 65,535 segments of one
+// byte each wants to keep the worker busy.
+const maxSegments = 2048
 
 // Start begins with the super-frame f, which must not change or be released
 // before Next has returned false. The error is one of Check, or ErrSegment; then
@@ -64,47 +72,37 @@ func (s *Segmenter) Start(f *Frame) error {
 		return ErrSegment
 	}
 	b := f.Bytes()
-	l, err := Parse(b)
-	if err != nil || l.L4 == 0 || l.Fragment || l.L4 != int(f.CsumStart) {
+	outer, err := Parse(b)
+	if err != nil || outer.L4 == 0 || outer.Fragment {
 		return ErrSegment
 	}
-	v6 := l.EtherType == EtherIPv6
-	udp := l.Proto == ProtoUDP
+	etherType, proto := f.segmented()
+	l, t := outer, tunnel{}
+	if outer.L4 != int(f.CsumStart) {
+		var ok bool
+		if l, ok = t.find(b, &outer, int(f.CsumStart), etherType, proto); !ok {
+			return ErrSegment
+		}
+	}
+	if l.Proto != proto || etherType != 0 && l.EtherType != etherType {
+		return ErrSegment
+	}
+	udp := proto == ProtoUDP
 	field := tcpChecksum
-	switch f.GSOType &^ GSOECN {
-	case GSOTCPv4:
-		if v6 || l.Proto != ProtoTCP {
-			return ErrSegment
-		}
-	case GSOTCPv6:
-		if !v6 || l.Proto != ProtoTCP {
-			return ErrSegment
-		}
-	case GSOUDPL4:
-		if !udp {
-			return ErrSegment
-		}
+	if udp {
 		field = udpChecksum
 	}
-	if field != int(f.CsumOffset) {
+	size, payload := int(f.GSOSize), len(b)-l.Payload
+	if field != int(f.CsumOffset) || payload > maxSegments*size {
 		return ErrSegment
 	}
-	*s = Segmenter{
-		src: f, l3: l.L3, l4: l.L4, hdr: l.Payload, at: l.Payload, size: int(f.GSOSize),
-		v6: v6, udp: udp,
-	}
-	if !v6 && l.Payload-l.L3+min(s.size, len(b)-l.Payload) > 0xffff {
-		s.src = nil
+	if outer.EtherType == EtherIPv4 && l.Payload-outer.L3+min(size, payload) > 0xffff {
 		return ErrSegment // padding that would overflow the total length
 	}
 	partial := binary.BigEndian.Uint16(b[l.L4+field:])
-	s.phSum = uint32(partial) + uint32(^uint16(len(b)-l.L4))
-	if !v6 {
-		ip := b[l.L3:]
-		s.id = binary.BigEndian.Uint16(ip[ipv4ID:])
-		s.ipSum = uint32(Sum(ip[:ipv4TotalLen], 0)) +
-			uint32(Sum(ip[ipv4Fragment:ipv4Checksum], 0)) +
-			uint32(Sum(ip[ipv4Checksum+2:ipv4HeaderLen(ip[0])], 0))
+	*s = Segmenter{
+		src: f, ip: readIP(b, &l), tunnel: t, l4: l.L4, hdr: l.Payload, at: l.Payload, size: size,
+		udp: udp, phSum: uint32(partial) + uint32(^uint16(len(b)-l.L4)),
 	}
 	return nil
 }
@@ -126,11 +124,15 @@ func (s *Segmenter) Next(dst *Frame) bool {
 	copy(b, src[:s.hdr])
 	copy(b[s.hdr:], src[s.at:s.at+n])
 
-	s.writeIP(b[s.l3:])
+	s.ip.write(b[s.ip.at:])
+	pseudo := s.phSum + uint32(len(b)-s.l4)
 	if s.udp {
-		s.writeUDP(b[s.l4:])
+		writeUDP(b[s.l4:], pseudo)
 	} else {
-		s.writeTCP(b[s.l4:], first, last)
+		s.writeTCP(b[s.l4:], pseudo, first, last)
+	}
+	if s.tunnel.at != 0 {
+		s.tunnel.write(b, s.l4, ^fold(pseudo))
 	}
 
 	s.at += n
@@ -140,20 +142,42 @@ func (s *Segmenter) Next(dst *Frame) bool {
 	return true
 }
 
-// writeIP fills in the IP header at the start of p, which ends with the segment.
-func (s *Segmenter) writeIP(p []byte) {
-	if s.v6 {
+// ipHeader is an IP header that is repeated in every segment.
+type ipHeader struct {
+	at  int // offset in the frame
+	v6  bool
+	id  uint16 // next IPv4 identification
+	sum uint32 // IPv4 header without total length, identification, checksum
+}
+
+// readIP returns the IP header that l found in b.
+func readIP(b []byte, l *Layout) ipHeader {
+	h := ipHeader{at: l.L3, v6: l.EtherType == EtherIPv6}
+	if !h.v6 {
+		ip := b[l.L3:]
+		h.id = binary.BigEndian.Uint16(ip[ipv4ID:])
+		h.sum = uint32(Sum(ip[:ipv4TotalLen], 0)) +
+			uint32(Sum(ip[ipv4Fragment:ipv4Checksum], 0)) +
+			uint32(Sum(ip[ipv4Checksum+2:ipv4HeaderLen(ip[0])], 0))
+	}
+	return h
+}
+
+// write fills in the IP header at the start of p, which ends with the segment.
+func (h *ipHeader) write(p []byte) {
+	if h.v6 {
 		binary.BigEndian.PutUint16(p[ipv6PayloadLen:], uint16(len(p)-IPv6Len))
 		return
 	}
 	binary.BigEndian.PutUint16(p[ipv4TotalLen:], uint16(len(p)))
-	binary.BigEndian.PutUint16(p[ipv4ID:], s.id)
-	binary.BigEndian.PutUint16(p[ipv4Checksum:], ^fold(s.ipSum+uint32(len(p))+uint32(s.id)))
-	s.id++
+	binary.BigEndian.PutUint16(p[ipv4ID:], h.id)
+	binary.BigEndian.PutUint16(p[ipv4Checksum:], ^fold(h.sum+uint32(len(p))+uint32(h.id)))
+	h.id++
 }
 
-// writeTCP fills in the TCP header at the start of p, which ends with the segment.
-func (s *Segmenter) writeTCP(p []byte, first, last bool) {
+// writeTCP fills in the TCP header at the start of p, which ends with the
+// segment. pseudo is the sum of the pseudo-header.
+func (s *Segmenter) writeTCP(p []byte, pseudo uint32, first, last bool) {
 	seq := binary.BigEndian.Uint32(p[tcpSeq:]) + uint32(s.at-s.hdr)
 	binary.BigEndian.PutUint32(p[tcpSeq:], seq)
 	if !last {
@@ -163,18 +187,14 @@ func (s *Segmenter) writeTCP(p []byte, first, last bool) {
 		p[tcpFlags] &^= tcpCWR
 	}
 	binary.BigEndian.PutUint16(p[tcpChecksum:], 0)
-	binary.BigEndian.PutUint16(p[tcpChecksum:], ^Sum(p, s.phSum+uint32(len(p))))
+	binary.BigEndian.PutUint16(p[tcpChecksum:], ^Sum(p, pseudo))
 }
 
-// writeUDP fills in the UDP header at the start of p, which ends with the segment.
-func (s *Segmenter) writeUDP(p []byte) {
+// writeUDP does the same for UDP.
+func writeUDP(p []byte, pseudo uint32) {
 	binary.BigEndian.PutUint16(p[udpLength:], uint16(len(p)))
 	binary.BigEndian.PutUint16(p[udpChecksum:], 0)
-	sum := ^Sum(p, s.phSum+uint32(len(p)))
-	if sum == 0 {
-		sum = 0xffff // 0 means "no checksum", RFC 768
-	}
-	binary.BigEndian.PutUint16(p[udpChecksum:], sum)
+	putUDPSum(p, Sum(p, pseudo))
 }
 
 // SegmentLen returns the length in bytes of the longest frame that f stands for

@@ -89,7 +89,7 @@ func TestSegmentAgainstNaive(t *testing.T) {
 	var s Segmenter
 	for i := range 600 {
 		p := randomPacket(r, []int{40, 5000, 64000}[i%3])
-		size := 1 + r.IntN([]int{20, 1460, 9000}[i%3])
+		size := max(1+r.IntN([]int{20, 1460, 9000}[i%3]), len(p.payload)/maxSegments+1)
 		p.super(src, uint16(size))
 		src.Tag = Tag{TPID8021AD, uint16(i)}
 		if r.IntN(2) == 0 {
