@@ -1,6 +1,9 @@
 package main
 
 import (
+	"errors"
+	"strings"
+
 	"github.com/spf13/cobra"
 
 	"vswitch/ctl/api"
@@ -12,6 +15,13 @@ func (a *app) edit(cmd *cobra.Command, op config.Op) error {
 	c := a.client()
 	defer c.Close()
 	r, err := c.Edit(cmd.Context(), api.Edit{Ops: []config.Op{op}, Comment: a.line})
+	var refusal *api.Error
+	if errors.As(err, &refusal) {
+		// The daemon names the step as the API does; here it was typed otherwise.
+		if what, ok := strings.CutPrefix(refusal.Message, op.Op+" "); ok {
+			refusal.Message = strings.TrimPrefix(cmd.CommandPath(), "vswitchctl ") + " " + what
+		}
+	}
 	if err != nil {
 		return err
 	}
@@ -22,6 +32,7 @@ func (a *app) addBridge() *cobra.Command {
 	var mayExist bool
 	cmd := &cobra.Command{
 		Use:         "add-br BR [k=v…]",
+		SuggestFor:  []string{"add-bridge", "addbr"},
 		Short:       "Add a bridge",
 		Long:        "Add a bridge. Its local port, the only way to the host, carries its name.",
 		Annotations: optionsHelp("a bridge", config.BridgeObject),
@@ -43,10 +54,11 @@ func (a *app) addBridge() *cobra.Command {
 func (a *app) delBridge() *cobra.Command {
 	var ifExists bool
 	cmd := &cobra.Command{
-		Use:     "del-br BR",
-		Short:   "Delete a bridge with its ports and mirrors",
-		Example: "  vswitchctl del-br br0",
-		Args:    between(1, 1),
+		Use:        "del-br BR",
+		SuggestFor: []string{"del-bridge", "rm-br", "delbr"},
+		Short:      "Delete a bridge with its ports and mirrors",
+		Example:    "  vswitchctl del-br br0",
+		Args:       between(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.edit(cmd, config.Op{Op: "del-bridge", Bridge: args[0], IfExists: ifExists})
 		},
@@ -59,6 +71,7 @@ func (a *app) delBridge() *cobra.Command {
 func (a *app) setBridge() *cobra.Command {
 	return &cobra.Command{
 		Use:         "set-br BR k=v…",
+		SuggestFor:  []string{"set-bridge", "set"},
 		Short:       "Set options of a bridge",
 		Long:        "Set options of a bridge; those not named stay as they are. An empty value (ip=) unsets.",
 		Annotations: optionsHelp("a bridge", config.BridgeObject),
@@ -77,10 +90,11 @@ func (a *app) setBridge() *cobra.Command {
 
 func (a *app) listBridges() *cobra.Command {
 	return &cobra.Command{
-		Use:     "list-br",
-		Short:   "List the names of the bridges, one a line",
-		Example: "  for br in $(vswitchctl list-br); do vswitchctl show $br; done",
-		Args:    between(0, 0),
+		Use:        "list-br",
+		SuggestFor: []string{"ls", "list", "list-bridges"},
+		Short:      "List the names of the bridges, one a line",
+		Example:    "  for br in $(vswitchctl list-br); do vswitchctl show $br; done",
+		Args:       between(0, 0),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c := a.client()
 			defer c.Close()

@@ -226,7 +226,10 @@ func TestEdits(t *testing.T) {
 		{"add-br br2 tag=10 ip=", config.Op{Op: "add-bridge", Bridge: "br2", Options: kv}},
 		{"add-br br2 --may-exist", config.Op{Op: "add-bridge", Bridge: "br2", MayExist: true}},
 		{"del-br br2", config.Op{Op: "del-bridge", Bridge: "br2"}},
-		{"--if-exists del-br br2", config.Op{}}, // a flag of the verb stands after it
+		{"--if-exists del-br br2", config.Op{Op: "del-bridge", Bridge: "br2", IfExists: true}}, // ovs-vsctl's place for it
+		{"-o table --may-exist --timeout=5s add-br br2 tag=10 ip=", config.Op{Op: "add-bridge", Bridge: "br2", Options: kv, MayExist: true}},
+		{"--may-exist fdb add br0 02:00:00:00:00:01 veth1", config.Op{Op: "add-fdb", Bridge: "br0", MAC: "02:00:00:00:00:01", Port: "veth1", MayExist: true}},
+		{"--may-exist del-br br2", config.Op{}}, // not a flag of this verb
 		{"del-br --if-exists br2", config.Op{Op: "del-bridge", Bridge: "br2", IfExists: true}},
 		{"set-br br0 tag=10 ip=", config.Op{Op: "set-bridge", Bridge: "br0", Options: kv}},
 		{"add-port br0 veth1 tag=10 ip=", config.Op{Op: "add-port", Bridge: "br0", Port: "veth1", Options: kv}},
@@ -267,6 +270,7 @@ func TestPortThatWaitsIsNoFailure(t *testing.T) {
 		{Name: "veth7", State: api.PortDown, Reason: "no carrier"},
 		{Name: "veth6", State: api.PortWaiting, Reason: "its peer is missing; add it"},
 	}}
+	ports := c.svc.R.Ports
 	want := "veth9: waiting: interface veth9 does not exist; it will be attached when it appears\n" +
 		"veth8: error: open packet socket on veth8: operation not permitted; it is tried again\n" +
 		"veth6: waiting: its peer is missing; add it\n"
@@ -274,10 +278,79 @@ func TestPortThatWaitsIsNoFailure(t *testing.T) {
 	if code != exitDone || out != "" || errs != want {
 		t.Errorf("exit %d, stdout %q, stderr:\n%s", code, out, errs)
 	}
+	// A patch port waits for its peer, not for an interface.
+	c.svc.R.Ports = []api.PortStatus{{Name: "p0", Type: "patch", State: api.PortWaiting, Reason: "its peer p1 does not exist"}}
+	if _, _, errs := c.run("", "add-port", "br0", "p0", "type=patch", "peer=p1"); errs != "p0: waiting: its peer p1 does not exist; it comes up when the peer is added\n" {
+		t.Errorf("%q", errs)
+	}
+	c.svc.R.Ports = ports
 	code, out, errs = c.run("", "add-port", "br0", "veth9", "-o", "json")
 	var r api.EditResult
 	if err := json.Unmarshal([]byte(out), &r); err != nil || r.Version != 9 || code != exitDone || errs != want {
 		t.Errorf("exit %d, stdout %q, stderr:\n%s", code, out, errs)
+	}
+}
+
+func TestMirrorThatFailsIsSaid(t *testing.T) {
+	c := newCLI(t)
+	c.svc.R = api.EditResult{Version: 9, Changed: true, Mirrors: []api.MirrorStatus{
+		{Bridge: "br0", Name: "m0", State: "error", Reason: "open capture file: open /full/m0.pcapng: permission denied"}}}
+	code, out, errs := c.run("", "mirror", "add", "br0", "m0", "select_all=true", "output_pcap=/full/m0.pcapng")
+	if code != exitDone || out != "" || errs != "mirror m0 of br0: error: open capture file: open /full/m0.pcapng: permission denied\n" {
+		t.Errorf("exit %d, stdout %q, stderr %q", code, out, errs)
+	}
+}
+
+// A refusal names the verb that was typed, not the API's operation.
+func TestRefusalNamesTheVerb(t *testing.T) {
+	c := newCLI(t)
+	for _, tc := range []struct {
+		args, want string
+		op         config.Op
+	}{
+		{"add-br br0", "add-br br0: ", config.Op{Op: "add-bridge", Bridge: "br0"}},
+		{"del-br br9", "del-br br9: ", config.Op{Op: "del-bridge", Bridge: "br9"}},
+		{"set-br br9 ip=", "set-br br9: ", config.Op{Op: "set-bridge", Bridge: "br9"}},
+		{"fdb add br9 02:00:00:00:00:01 x", "fdb add br9 02:00:00:00:00:01 x: ", config.Op{Op: "add-fdb", Bridge: "br9", MAC: "02:00:00:00:00:01", Port: "x"}},
+		{"mirror del br0 m9", "mirror del br0 m9: ", config.Op{Op: "del-mirror", Bridge: "br0", Mirror: "m9"}},
+		{"set-port br0 ip=10.0.0.1/24", `set-port br0: "br0" is the local port of its bridge: set-br br0 sets its options, `, config.Op{Op: "set-port", Port: "br0"}},
+	} {
+		_, err := config.Apply(config.Document{Bridges: []config.Bridge{{Name: "br0"}}}, []config.Op{tc.op})
+		if err == nil {
+			t.Fatalf("%s is not refused", tc.args)
+		}
+		c.svc.Fail(&api.Error{Status: 400, Message: err.Error()})
+		if code, _, errs := c.run("", strings.Fields(tc.args)...); code != exitRefused || !strings.HasPrefix(errs, "vswitchctl: "+tc.want) {
+			t.Errorf("%s: exit %d, %q, want %q", tc.args, code, errs, tc.want)
+		}
+	}
+}
+
+func TestNothingKnown(t *testing.T) {
+	c := newCLI(t)
+	c.svc.F = nil
+	if _, out, _ := c.run("", "fdb", "show"); !strings.HasPrefix(out, "no MAC is known") {
+		t.Errorf("%q", out)
+	}
+	if _, out, _ := c.run("", "fdb", "show", "br0", "vlan=10"); out != "no MAC matches\n" {
+		t.Errorf("%q", out)
+	}
+	if _, out, _ := c.run("", "fdb", "show", "-o", "json"); out != "[]\n" {
+		t.Errorf("%q", out)
+	}
+}
+
+// A local port is idle without an address, and in trouble with one.
+func TestLocalPortThatIsDown(t *testing.T) {
+	c := newCLI(t)
+	local := &c.svc.S.Bridges[1].Ports[0]
+	local.Options = map[string]any{"ip": "10.0.0.1/24"}
+	if _, out, _ := c.run("", "show", "br1"); !strings.Contains(out, "1 port, 1 NOT UP") || !strings.Contains(out, "DOWN") {
+		t.Errorf("%s", out)
+	}
+	local.Options, local.State = nil, api.PortError
+	if _, out, _ := c.run("", "show", "br1"); !strings.Contains(out, "1 port, 1 NOT UP") || !strings.Contains(out, "ERROR") {
+		t.Errorf("%s", out)
 	}
 }
 
@@ -305,7 +378,16 @@ func TestExitStatus(t *testing.T) {
 		{c, "quux", exitUsage, "there are: add-br, add-port"},
 		{c, "fdb", exitUsage, "there are: add, del, flush, show, stats"},
 		{c, "fdb shwo", exitUsage, `unknown verb "shwo" of fdb; did you mean "show"?`},
-		{c, "mirror remove br0 m0", exitUsage, "there are: add, del, list"},
+		{c, "mirror purge br0 m0", exitUsage, "there are: add, del, list"},
+		{c, "mirror remove br0 m0", exitUsage, `did you mean "del"?`},
+		{c, "ls", exitUsage, `unknown verb "ls"; did you mean "list-br" or "show"?`},
+		{c, "add-bridge br0", exitUsage, `did you mean "add-br"?`},
+		{c, "fdb ls", exitUsage, `did you mean "show"?`},
+		{c, "set br0 ip=", exitUsage, `did you mean "set-br" or "set-port"?`},
+		{c, "fdb add br0 02:00:00:00:00:01 port=veth1", exitUsage,
+			`"port=veth1": PORT is a bare word here: vswitchctl fdb add br0 02:00:00:00:00:01 veth1`},
+		{c, "fdb del br0 mac=02:00:00:00:00:01", exitUsage, `MAC is a bare word here: vswitchctl fdb del br0 02:00:00:00:00:01`},
+		{c, "--may-exist show", exitUsage, "unknown flag: --may-exist"},
 		{c, "help shwo", exitUsage, `did you mean "show"?`},
 		{c, "show --colour", exitUsage, "unknown flag: --colour"},
 		{c, "show a b", exitUsage, `"b" is one argument too many`},
@@ -373,12 +455,16 @@ func TestApply(t *testing.T) {
 	if asked := c.svc.Asked(); code != 0 || !reflect.DeepEqual(asked, want) {
 		t.Errorf("exit %d, asked %+v, want %+v", code, asked, want)
 	}
-	if out != "version 9: 0 changes\ngoes back to version 8 at 2026-07-01 03:15:15 unless `vswitchctl confirm` comes\n" {
+	if out != "version 9: 0 changes\ngoes back to version 8 in 1m00s (2026-07-01 03:15:15 UTC) unless `vswitchctl confirm` comes\n" {
 		t.Errorf("%q", out)
 	}
 	code, _, errs := c.run("bridges:\n  - nam: br0\n", "apply", "-f", "-")
 	if code != exitRefused || !strings.Contains(errs, "line 2") {
 		t.Errorf("exit %d, %q", code, errs)
+	}
+	c.svc.R = api.EditResult{Version: 9, Changed: true, Changes: slices.Repeat([]config.Change{{What: "add", Path: "bridges[x]"}}, 123)}
+	if _, out, _ := c.run("bridges: []", "apply", "-f", "-"); strings.Count(out, "\n") != mostChanges+2 || !strings.HasSuffix(out, "+ bridges[x]\nand 103 changes more\n") {
+		t.Errorf("%q", out)
 	}
 	c.svc.R = api.EditResult{Version: 9}
 	if _, out, _ := c.run("bridges: []", "apply", "-f", "-"); out != "version 9: nothing to change\n" {

@@ -109,14 +109,22 @@ comes back after TIME, unless ` + "`vswitchctl confirm`" + ` comes: for when the
 	return cmd
 }
 
-// resultText says in one line, or two, what became of a document.
+// mostChanges is how many changes resultText lists: as many as a screen holds.
+const mostChanges = 20
+
+// resultText says what became of a document: its version, the first changes, and
+// when it goes back.
 func (a *app) resultText(r api.EditResult) string {
 	s := fmt.Sprintf("version %d: %s\n", r.Version, count(len(r.Changes), "change"))
 	if !r.Changed {
 		s = fmt.Sprintf("version %d: nothing to change\n", r.Version)
 	}
 	if p := r.Confirm; p != nil {
-		s += fmt.Sprintf("goes back to version %d at %s unless `vswitchctl confirm` comes\n", p.Previous, a.clock(p.Deadline))
+		s += fmt.Sprintf("goes back to version %d %s unless `vswitchctl confirm` comes\n", p.Previous, a.deadline(p.Deadline))
+	}
+	s += diffText(r.Changes[:min(len(r.Changes), mostChanges)])
+	if more := len(r.Changes) - mostChanges; more > 0 {
+		s += fmt.Sprintf("and %s more\n", count(more, "change"))
 	}
 	return s
 }

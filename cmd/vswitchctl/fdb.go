@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"strconv"
 	"strings"
@@ -53,11 +54,12 @@ func vlan(cmd *cobra.Command, value string) (int, error) {
 
 func (a *app) fdbShow() *cobra.Command {
 	return &cobra.Command{
-		Use:     "show [BR] [port=P] [mac=M] [vlan=N]",
-		Short:   "Show which MAC is behind which port",
-		Long:    "Show which MAC is behind which port. VLAN 0 is untagged; AGE is the time since the MAC was last heard.",
-		Example: "  vswitchctl fdb show br0 vlan=10",
-		Args:    between(0, -1),
+		Use:        "show [BR] [port=P] [mac=M] [vlan=N]",
+		SuggestFor: []string{"ls", "list", "dump"},
+		Short:      "Show which MAC is behind which port",
+		Long:       "Show which MAC is behind which port. VLAN 0 is untagged; AGE is the time since the MAC was last heard.",
+		Example:    "  vswitchctl fdb show br0 vlan=10",
+		Args:       between(0, -1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			q, err := fdbQuery(cmd, args)
 			if err != nil {
@@ -69,13 +71,20 @@ func (a *app) fdbShow() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.print(entries, func() string { return fdbText(entries, q.Bridge == "") })
+			return a.print(entries, func() string { return fdbText(entries, q) })
 		},
 		ValidArgsFunction: a.complete(a.bridges, a.fdbFilters),
 	}
 }
 
-func fdbText(entries []api.FDBEntry, withBridge bool) string {
+func fdbText(entries []api.FDBEntry, q api.FDBQuery) string {
+	if len(entries) == 0 && (q.Port != "" || q.MAC != "" || q.VLAN >= 0) {
+		return "no MAC matches\n"
+	}
+	if len(entries) == 0 {
+		return "no MAC is known: no frame has come in, or all are forgotten\n"
+	}
+	withBridge := q.Bridge == ""
 	titles := []string{">VLAN", "MAC", "PORT", ">AGE"}
 	if withBridge {
 		titles = append([]string{"BRIDGE"}, titles...)
@@ -93,6 +102,17 @@ func fdbText(entries []api.FDBEntry, withBridge bool) string {
 		t.add(cells...)
 	}
 	return t.String()
+}
+
+// bare refuses an argument that is written as an option, port=veth1 for veth1.
+func bare(cmd *cobra.Command, args []string, i int, option string) error {
+	value, written := strings.CutPrefix(args[i], option+"=")
+	if !written {
+		return nil
+	}
+	plain := append([]string{cmd.CommandPath()}, args...)
+	plain[i+1] = value
+	return &usageError{fmt.Sprintf("%q: %s is a bare word here: %s", args[i], strings.ToUpper(option), strings.Join(plain, " ")), cmd}
 }
 
 // staticVLAN reads the [vlan=N] of a static entry; untagged when not given.
@@ -115,6 +135,9 @@ func (a *app) fdbAdd() *cobra.Command {
 		Example: "  vswitchctl fdb add br0 02:00:00:00:00:01 veth1 vlan=10",
 		Args:    between(3, 4),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := cmp.Or(bare(cmd, args, 1, "mac"), bare(cmd, args, 2, "port")); err != nil {
+				return err
+			}
 			v, err := staticVLAN(cmd, args[3:])
 			if err != nil {
 				return err
@@ -130,11 +153,15 @@ func (a *app) fdbAdd() *cobra.Command {
 func (a *app) fdbDel() *cobra.Command {
 	var ifExists bool
 	cmd := &cobra.Command{
-		Use:     "del BR MAC [vlan=N]",
-		Short:   "Delete a static MAC",
-		Example: "  vswitchctl fdb del br0 02:00:00:00:00:01 vlan=10",
-		Args:    between(2, 3),
+		Use:        "del BR MAC [vlan=N]",
+		SuggestFor: []string{"rm", "remove", "delete"},
+		Short:      "Delete a static MAC",
+		Example:    "  vswitchctl fdb del br0 02:00:00:00:00:01 vlan=10",
+		Args:       between(2, 3),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := bare(cmd, args, 1, "mac"); err != nil {
+				return err
+			}
 			v, err := staticVLAN(cmd, args[2:])
 			if err != nil {
 				return err

@@ -38,10 +38,11 @@ func (a *app) mirrorAdd() *cobra.Command {
 func (a *app) mirrorDel() *cobra.Command {
 	var ifExists bool
 	cmd := &cobra.Command{
-		Use:     "del BR NAME",
-		Short:   "Delete a mirror; its capture files stay",
-		Example: "  vswitchctl mirror del br0 m0",
-		Args:    between(2, 2),
+		Use:        "del BR NAME",
+		SuggestFor: []string{"rm", "remove", "delete"},
+		Short:      "Delete a mirror; its capture files stay",
+		Example:    "  vswitchctl mirror del br0 m0",
+		Args:       between(2, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.edit(cmd, config.Op{Op: "del-mirror", Bridge: args[0], Mirror: args[1], IfExists: ifExists})
 		},
@@ -51,18 +52,13 @@ func (a *app) mirrorDel() *cobra.Command {
 	return cmd
 }
 
-// namedMirror is a mirror's status with the bridge it belongs to.
-type namedMirror struct {
-	Bridge string `json:"bridge"`
-	api.MirrorStatus
-}
-
 func (a *app) mirrorList() *cobra.Command {
 	return &cobra.Command{
-		Use:     "list [BR]",
-		Short:   "List mirrors with what they copied",
-		Example: "  vswitchctl mirror list br0",
-		Args:    between(0, 1),
+		Use:        "list [BR]",
+		SuggestFor: []string{"ls", "show"},
+		Short:      "List mirrors with what they copied",
+		Example:    "  vswitchctl mirror list br0",
+		Args:       between(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c := a.client()
 			defer c.Close()
@@ -70,10 +66,11 @@ func (a *app) mirrorList() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			list := []namedMirror{}
+			list := []api.MirrorStatus{}
 			for _, b := range st.Bridges {
 				for _, m := range b.Mirrors {
-					list = append(list, namedMirror{b.Name, m})
+					m.Bridge = b.Name
+					list = append(list, m)
 				}
 			}
 			return a.print(list, func() string {

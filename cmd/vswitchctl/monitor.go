@@ -16,8 +16,9 @@ import (
 func (a *app) monitor() *cobra.Command {
 	var kinds []string
 	cmd := &cobra.Command{
-		Use:   "monitor [BR] [--kind KINDS]",
-		Short: "Print events as they happen, one a line, until interrupted",
+		Use:        "monitor [BR] [--kind KINDS]",
+		SuggestFor: []string{"events", "watch"},
+		Short:      "Print events as they happen, one a line, until interrupted",
 		Long: `Print events as they happen, one a line, until interrupted; with -o json as JSON lines, with
 -o yaml as YAML documents. A reader that does not keep up is told by an event of kind "lost".
 

@@ -98,6 +98,9 @@ func (a *app) done(r api.EditResult, table func() string) error {
 			fmt.Fprintln(a.err, clean(p.Name+": "+p.State+": "+outlook(p)))
 		}
 	}
+	for _, m := range r.Mirrors {
+		fmt.Fprintln(a.err, clean("mirror "+m.Name+" of "+m.Bridge+": "+m.State+": "+m.Reason))
+	}
 	if table == nil {
 		table = func() string { return "" }
 	}
@@ -111,10 +114,12 @@ func outlook(p api.PortStatus) string {
 		return reason // says it itself
 	}
 	next := ""
-	switch p.State {
-	case api.PortWaiting:
+	switch {
+	case p.State == api.PortWaiting && p.Type == "patch":
+		next = "it comes up when the peer is added"
+	case p.State == api.PortWaiting:
 		next = "it will be attached when it appears"
-	case api.PortError:
+	case p.State == api.PortError:
 		next = "it is tried again"
 	}
 	switch {
@@ -165,6 +170,11 @@ func (a *app) clock(t time.Time) string {
 		return "-"
 	}
 	return t.In(a.now().Location()).Format("2006-01-02 15:04:05")
+}
+
+// deadline is a time to come: how far it is, and when, with the zone.
+func (a *app) deadline(t time.Time) string {
+	return fmt.Sprintf("in %s (%s)", ago(t.Sub(a.now())), t.In(a.now().Location()).Format("2006-01-02 15:04:05 MST"))
 }
 
 // count is "1 port", "2 ports".

@@ -9,8 +9,9 @@ import (
 func (a *app) addPort() *cobra.Command {
 	var mayExist bool
 	cmd := &cobra.Command{
-		Use:   "add-port BR NAME [k=v…]",
-		Short: "Add a port to a bridge",
+		Use:        "add-port BR NAME [k=v…]",
+		SuggestFor: []string{"addif"},
+		Short:      "Add a port to a bridge",
 		Long: `Add a port to a bridge. With type=packet, NAME is an interface that exists or will: until it
 does the port waits, which is said on stderr and is no failure.`,
 		Annotations: portOptionsHelp(),
@@ -32,11 +33,12 @@ does the port waits, which is said on stderr and is no failure.`,
 func (a *app) delPort() *cobra.Command {
 	var ifExists bool
 	cmd := &cobra.Command{
-		Use:     "del-port [BR] NAME",
-		Short:   "Delete a port",
-		Long:    "Delete a port. A name is used once among all bridges; with BR it must be a port of that one.",
-		Example: "  vswitchctl del-port veth1",
-		Args:    between(1, 2),
+		Use:        "del-port [BR] NAME",
+		SuggestFor: []string{"rm-port", "remove-port", "delif"},
+		Short:      "Delete a port",
+		Long:       "Delete a port. A name is used once among all bridges; with BR it must be a port of that one.",
+		Example:    "  vswitchctl del-port veth1",
+		Args:       between(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			op := config.Op{Op: "del-port", Port: args[len(args)-1], IfExists: ifExists}
 			if len(args) == 2 {
@@ -53,6 +55,7 @@ func (a *app) delPort() *cobra.Command {
 func (a *app) setPort() *cobra.Command {
 	return &cobra.Command{
 		Use:         "set-port NAME k=v…",
+		SuggestFor:  []string{"set"},
 		Short:       "Set options of a port",
 		Long:        "Set options of a port; those not named stay as they are. An empty value (tag=) unsets.",
 		Annotations: portOptionsHelp(),

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -46,7 +48,7 @@ func (e *usageError) Error() string { return e.message }
 func (a *app) run(ctx context.Context, args []string) int {
 	a.line = commandLine(args)
 	root := a.root()
-	root.SetArgs(args)
+	root.SetArgs(verbFirst(args))
 	root.SetIn(a.in)
 	root.SetOut(a.out)
 	root.SetErr(a.err)
@@ -71,6 +73,31 @@ func (a *app) run(ctx context.Context, args []string) int {
 		fmt.Fprintf(a.err, "vswitchctl: %s\n", cleanLines(err.Error()))
 		return exitRefused
 	}
+}
+
+// verbFirst takes --may-exist and --if-exists, which ovs-vsctl has before the
+// verb, behind its arguments, where cobra looks for a verb's flags.
+func verbFirst(args []string) []string {
+	var before, forVerb []string
+	for i := 0; i < len(args); i++ {
+		switch arg := args[i]; {
+		case arg == "--may-exist" || arg == "--if-exists":
+			forVerb = append(forVerb, arg)
+		case slices.Contains([]string{"--ctl", "--output", "-o", "--timeout"}, arg) && i+1 < len(args):
+			before = append(before, arg, args[i+1])
+			i++
+		case strings.HasPrefix(arg, "-") && arg != "--":
+			before = append(before, arg)
+		default: // the verb
+			rest := args[i:]
+			end := len(rest)
+			if n := slices.Index(rest, "--"); n >= 0 {
+				end = n
+			}
+			return slices.Concat(before, rest[:end], forVerb, rest[end:])
+		}
+	}
+	return args
 }
 
 func useLine(cmd *cobra.Command) string {
@@ -182,10 +209,27 @@ func needsVerb(cmd *cobra.Command, args []string) error {
 	if cmd.HasParent() {
 		message = fmt.Sprintf("unknown verb %q of %s", args[0], cmd.Name())
 	}
-	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
-		return &usageError{fmt.Sprintf("%s; did you mean %q?", message, near[0]), nil}
+	if near := suggestions(cmd, args[0]); len(near) > 0 {
+		return &usageError{fmt.Sprintf("%s; did you mean %s?", message, strings.Join(near, " or ")), nil}
 	}
 	return &usageError{message + "; there are: " + verbs(cmd), nil}
+}
+
+// suggestions are what a word may have been meant to be, quoted: the verbs that
+// other tools call so, or else the one that is spelled nearly so.
+func suggestions(cmd *cobra.Command, word string) (near []string) {
+	for _, c := range cmd.Commands() {
+		if slices.Contains(c.SuggestFor, word) {
+			near = append(near, strconv.Quote(c.Name()))
+		}
+	}
+	if len(near) > 0 {
+		return near
+	}
+	for _, name := range cmd.SuggestionsFor(word) {
+		return []string{strconv.Quote(name)}
+	}
+	return nil
 }
 
 func verbs(cmd *cobra.Command) string {

@@ -13,8 +13,9 @@ import (
 
 func (a *app) show() *cobra.Command {
 	return &cobra.Command{
-		Use:   "show [BR]",
-		Short: "Show what is true now: bridges, ports, and what is wrong",
+		Use:        "show [BR]",
+		SuggestFor: []string{"ls", "status", "st"},
+		Short:      "Show what is true now: bridges, ports, and what is wrong",
 		Long: `Show what is true now. First what needs attention, then each bridge with its ports; beneath a
 port that is not up, why. Frames are counted exactly as long as 100 columns hold them; ` + "`stats`" + `
 always counts exactly.`,
@@ -37,8 +38,8 @@ func (a *app) statusText(st api.Status) string {
 	var b strings.Builder
 	if p := st.Confirm; p != nil {
 		wrapTo(&b, "", width, fmt.Sprintf(
-			"CONFIRM: version %d goes back to %d in %s (%s) unless `vswitchctl confirm` comes",
-			p.Version, p.Previous, ago(p.Deadline.Sub(a.now())), a.clock(p.Deadline)))
+			"CONFIRM: version %d goes back to %d %s unless `vswitchctl confirm` comes",
+			p.Version, p.Previous, a.deadline(p.Deadline)))
 	}
 	for _, w := range st.Warnings {
 		wrapTo(&b, "", width, "WARNING: "+w)
@@ -64,14 +65,19 @@ var vlanOptions = []string{"tag", "trunks", "vlan_mode", "cvlans"}
 func (a *app) bridgeText(b *strings.Builder, br api.BridgeStatus) {
 	notUp := 0
 	for _, p := range br.Ports {
-		// A local port without an address is meant to be down.
-		if p.State != api.PortUp && !(p.Type == "local" && p.State == api.PortDown) {
+		if p.State != api.PortUp && !idle(p) {
 			notUp++
 		}
 	}
-	facts := count(len(br.Ports), "port")
-	if notUp > 0 {
-		facts += fmt.Sprintf(", %d NOT UP", notUp)
+	facts := count(len(br.Ports), "port") + ", " + wellText(notUp)
+	notUp = 0
+	for _, m := range br.Mirrors {
+		if m.State != "up" {
+			notUp++
+		}
+	}
+	if len(br.Mirrors) > 0 {
+		facts += "; " + count(len(br.Mirrors), "mirror") + ", " + wellText(notUp)
 	}
 	facts += fmt.Sprintf("; %d of %d MACs; %s dropped", br.FDB.Entries, br.FDB.Size, count(br.Counters.Dropped, "frame"))
 	wrapTo(b, "", width, "bridge "+br.Name+": "+facts)
@@ -114,6 +120,20 @@ func stateText(state string) string {
 	return strings.ToUpper(state)
 }
 
+func wellText(notUp int) string {
+	if notUp == 0 {
+		return "all well"
+	}
+	return fmt.Sprintf("%d NOT UP", notUp)
+}
+
+// idle says that a port is down as it should be: a local port that nobody gave an
+// address has nothing to do.
+func idle(p api.PortStatus) bool {
+	_, hasAddress := p.Options["ip"]
+	return p.Type == "local" && p.State == api.PortDown && !hasAddress
+}
+
 func (a *app) portRows(ports []api.PortStatus, maxVLANs int, number func(uint64) string) *table {
 	t := newTable("  ", "PORT", "TYPE", "STATE", "VLANS", ">MTU", ">WORKER", ">RX FRAMES", ">TX FRAMES", ">DROPPED")
 	for _, p := range ports {
@@ -126,9 +146,15 @@ func (a *app) portRows(ports []api.PortStatus, maxVLANs int, number func(uint64)
 		if r := []rune(cell); len(r) > maxVLANs {
 			cell = string(r[:maxVLANs-1]) + "…"
 		}
-		r := t.add(p.Name, p.Type, stateText(p.State), cell, mtu, workerText(p.Workers),
+		state := stateText(p.State)
+		if idle(p) {
+			state = p.State
+		}
+		r := t.add(p.Name, p.Type, state, cell, mtu, workerText(p.Workers),
 			number(p.Counters.RxFrames), number(p.Counters.TxFrames), number(p.Counters.Dropped))
-		if p.State != api.PortUp {
+		if idle(p) {
+			r.under = append(r.under, fmt.Sprintf("no address; `vswitchctl set-br %s ip=…` brings it up", p.Name))
+		} else if p.State != api.PortUp {
 			why := outlook(p)
 			if why == "" {
 				why = "no reason given"

@@ -10,7 +10,7 @@ import (
 var EventKinds = []string{
 	"port-up", "port-down", "port-waiting", "port-error", "port-removed",
 	"mac-learned", "mac-moved", "mac-aged", "mac-evicted",
-	"config", "confirm", "drops", "mirror-error", "resync", "store", "lost",
+	"config", "confirm", "drops", "mirror-error", "mirror-up", "resync", "store", "lost",
 }
 
 // EventFilter selects events; empty fields select all.

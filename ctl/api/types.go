@@ -145,6 +145,7 @@ type BridgeCounters struct {
 
 // MirrorStatus is one mirror.
 type MirrorStatus struct {
+	Bridge  string         `json:"bridge,omitempty"` // left out where it stands in its bridge's status
 	Name    string         `json:"name"`
 	Options map[string]any `json:"options,omitempty"`
 	State   string         `json:"state"` // up, error
@@ -256,7 +257,8 @@ type EditResult struct {
 	Version uint64          `json:"version"` // of the document that is now desired
 	Changed bool            `json:"changed"` // false: it was so already; no new version was made
 	Changes []config.Change `json:"changes,omitempty"`
-	Ports   []PortStatus    `json:"ports,omitempty"` // that the change touched and that are not up
+	Ports   []PortStatus    `json:"ports,omitempty"`   // that the change touched and that are not up
+	Mirrors []MirrorStatus  `json:"mirrors,omitempty"` // that the change touched and that do not work
 	Confirm *PendingConfirm `json:"confirm,omitempty"`
 }
 
@@ -276,7 +278,7 @@ type HistoryEntry struct {
 
 // Event is one line of `monitor`. Kinds: port-up, port-down, port-waiting,
 // port-error, port-removed, mac-learned, mac-moved, mac-aged, mac-evicted,
-// config, confirm, drops, mirror-error, resync, store, lost.
+// config, confirm, drops, mirror-error, mirror-up, resync, store, lost.
 type Event struct {
 	Time    time.Time      `json:"time"`
 	Kind    string         `json:"kind"`
