@@ -29,6 +29,7 @@ type Options struct {
 	Buffers          int           // frame buffers a worker
 	BusyPoll         time.Duration // 0: block at once
 	Stop             ports.StopKind
+	CaptureDirs      []string // where captures may be written; empty: DefaultCaptureDirs
 	Log              *slog.Logger
 }
 
@@ -80,6 +81,7 @@ func New(o Options) (*Daemon, error) {
 	id := d.instance(o.StateDir)
 	d.stopper = ports.NewStopper(id, o.Stop)
 	d.reconciler = newReconciler(d.sw, d.stopper, id, d.log, d.hub.tell)
+	d.captureDirs(o)
 	if err := d.begin(); err != nil {
 		d.sw.Close()
 		st.Close()
@@ -91,6 +93,33 @@ func New(o Options) (*Daemon, error) {
 	d.running.Go(func() { d.reconciler.run(ctx) })     // ctx, by Close
 	d.running.Go(func() { d.watchDrops(ctx.Done()) }) //
 	return d, nil
+}
+
+// DefaultCaptureDirs are where captures may be written when nobody says otherwise.
+func DefaultCaptureDirs(stateDir string) []string {
+	return []string{filepath.Join(stateDir, "captures"), "/tmp", "/var/tmp"}
+}
+
+// captureDirs tells the reconciler where captures may be written, and makes the
+// directory that is meant for them.
+func (d *Daemon) captureDirs(o Options) {
+	dirs := o.CaptureDirs
+	if len(dirs) == 0 {
+		dirs = DefaultCaptureDirs(o.StateDir)
+	}
+	for _, dir := range dirs {
+		if abs, err := filepath.Abs(dir); err == nil {
+			d.reconciler.captureDirs = append(d.reconciler.captureDirs, abs)
+		}
+	}
+	for _, dir := range []string{o.StateDir, o.RunDir} {
+		if abs, err := filepath.Abs(dir); err == nil && dir != "" {
+			d.reconciler.privateDirs = append(d.reconciler.privateDirs, abs)
+		}
+	}
+	if err := os.MkdirAll(filepath.Join(o.StateDir, "captures"), 0o750); err != nil {
+		d.log.Warn("the directory for captures could not be made", "err", err)
+	}
 }
 
 // begin makes the stored document true, after taking back a change whose time to

@@ -11,6 +11,7 @@ import (
 
 // mirrorState is a mirror that exists in the switch.
 type mirrorState struct {
+	bridge string
 	mirror config.Mirror
 	config vswitch.MirrorConfig
 	file   *pcapFile // nil: it writes none
@@ -29,7 +30,7 @@ func (r *reconciler) mirrorsLocked(b *config.Bridge) {
 	for _, m := range b.Mirrors {
 		ms := st.mirrors[m.Name]
 		if ms == nil || !ms.mirror.Equal(m) {
-			ms = &mirrorState{mirror: m, config: mirrorConfig(m)}
+			ms = &mirrorState{bridge: b.Name, mirror: m, config: mirrorConfig(m)}
 			if m.Options.IsSet("output_pcap") {
 				ms.file = r.pcapFile(m)
 				ms.config.Sink = ms.file
@@ -78,6 +79,7 @@ func (r *reconciler) pcapFile(m config.Mirror) *pcapFile {
 	f := newPcapFile(capture.FileOptions{
 		Options: capture.Options{SnapLen: o.Int("snaplen"), OS: "Linux", Application: "vswitchd", Comment: "mirror " + m.Name},
 		Path:    path, Size: int64(o.Int("rotate")), Files: o.Int("files"),
+		Dirs: r.captureDirs, Except: r.privateDirs,
 	}, r.files[path])
 	r.files[path] = f
 	return f
@@ -92,12 +94,12 @@ func (r *reconciler) watchMirrorsLocked(st *bridgeState) {
 		fs := m.file.status()
 		if failed := fs.Err != nil; failed != m.failed {
 			m.failed = failed
-			msg := "mirror " + name + " writes to " + fs.Path + " again"
+			kind, msg := "mirror-up", "mirror "+name+" writes to "+fs.Path+" again"
 			if failed {
-				msg = fmt.Sprintf("mirror %s cannot write to %s: %v; frames are forwarded all the same", name, fs.Path, fs.Err)
+				kind, msg = "mirror-error", fmt.Sprintf("mirror %s cannot write to %s: %v; frames are forwarded all the same", name, fs.Path, fs.Err)
 			}
 			r.log.Warn(msg)
-			r.tell(api.Event{Kind: "mirror-error", Message: msg})
+			r.tell(api.Event{Kind: kind, Bridge: m.bridge, Message: msg, Detail: map[string]any{"mirror": name}})
 		}
 	}
 }

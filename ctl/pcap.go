@@ -17,6 +17,7 @@ import (
 type pcapFile struct {
 	options capture.FileOptions
 	before  *pcapFile     // that has the same path and must close first; nil: none
+	opened  chan struct{} // closed when the first try to open it is through
 	closed  chan struct{} // closed when Close is through
 
 	file  atomic.Pointer[capture.File] // nil: not opened yet
@@ -29,7 +30,7 @@ type pcapFile struct {
 const stuckAfter = 5 * time.Second
 
 func newPcapFile(o capture.FileOptions, before *pcapFile) *pcapFile {
-	return &pcapFile{options: o, before: before, closed: make(chan struct{})}
+	return &pcapFile{options: o, before: before, opened: make(chan struct{}), closed: make(chan struct{})}
 }
 
 // ready opens the file at the first call, after the one before it was closed.
@@ -42,8 +43,9 @@ func (p *pcapFile) ready() *capture.File {
 		p.before = nil
 	}
 	// With an error comes a file that tries again by itself, and whose status says
-	// why; or none, which no document that was judged asks for.
+	// why; or none, when its path is outside the directories for captures.
 	f, err := capture.NewFile(p.options)
+	defer close(p.opened)
 	if f == nil {
 		why := err.Error()
 		p.wrong.Store(&why)

@@ -20,7 +20,7 @@ func (d *Daemon) Config(_ context.Context, version uint64) (api.ConfigVersion, e
 		v, doc := d.store.Current()
 		return api.ConfigVersion{Version: v, Document: doc}, nil
 	}
-	doc, err := d.store.Get(version)
+	doc, err := d.get(version)
 	if err != nil {
 		return api.ConfigVersion{}, storeError(err, version)
 	}
@@ -48,7 +48,7 @@ func (d *Daemon) Apply(_ context.Context, doc config.Document, o api.ApplyOption
 
 // Rollback is described at api.Service. It also ends a wait for a confirmation.
 func (d *Daemon) Rollback(_ context.Context, version uint64) (api.EditResult, error) {
-	doc, err := d.store.Get(version)
+	doc, err := d.get(version)
 	if err != nil {
 		return api.EditResult{}, storeError(err, version)
 	}
@@ -103,7 +103,7 @@ func (d *Daemon) change(comment string, confirm time.Duration, dry bool, next fu
 	if p := d.pending(); p != nil && !dry {
 		return api.EditResult{}, &api.Error{Status: 409, Message: fmt.Sprintf(
 			"version %d waits for confirmation until %s: vswitchctl confirm keeps it, vswitchctl rollback %d undoes it now",
-			p.Version, p.Deadline.Format(time.TimeOnly), p.Previous)}
+			p.Version, p.Deadline.Local().Format("15:04:05 MST"), p.Previous)}
 	}
 	return d.changeLocked(comment, confirm, dry, next)
 }
@@ -125,7 +125,7 @@ func (d *Daemon) changeLocked(comment string, confirm time.Duration, dry bool, n
 		if confirm > 0 {
 			deadline = time.Now().Add(confirm)
 		}
-		if res.Version, err = d.store.Put(doc, comment, store.PutOptions{Deadline: deadline}); err != nil {
+		if res.Version, err = d.put(doc, comment, store.PutOptions{Deadline: deadline}); err != nil {
 			return api.EditResult{}, storeError(err, 0)
 		}
 		d.log.Info("configuration changed", "version", res.Version, "by", comment)
@@ -133,6 +133,7 @@ func (d *Daemon) changeLocked(comment string, confirm time.Duration, dry bool, n
 	}
 	d.reconciler.apply(doc)
 	res.Ports = d.troubled(old, doc)
+	res.Mirrors = d.troubledMirrors(old, doc)
 	res.Confirm = d.pending()
 	d.armConfirm(res.Confirm)
 	return res, nil
@@ -196,7 +197,7 @@ func (d *Daemon) forgetPendingLocked() error {
 	if d.pending() == nil {
 		return nil
 	}
-	if err := d.store.ClearPending(); err != nil {
+	if err := d.stored(d.store.ClearPending); err != nil {
 		return storeError(err, 0)
 	}
 	d.armConfirm(nil)
@@ -255,7 +256,7 @@ func (d *Daemon) goBackLocked(p *api.PendingConfirm) error {
 		}
 	}
 	comment := fmt.Sprintf("version %d was not confirmed: back to version %d", p.Version, p.Previous)
-	version, err := d.store.Put(doc, comment, store.PutOptions{})
+	version, err := d.put(doc, comment, store.PutOptions{})
 	if err != nil {
 		return err
 	}
