@@ -322,9 +322,6 @@ func (r *reconciler) refreshLocked(p *portState, now time.Time) {
 	if p.port.Object() != config.LocalPort && !p.port.Options.Bool("offload") {
 		p.notes = append(p.notes, "checksums and segments are finished in software (offload is off)")
 	}
-	if p.stop != nil && p.stop.Kind() == ports.StopClsact {
-		p.notes = append(p.notes, "kept from the host's stack by a clsact filter (no TCX before Linux 6.6)")
-	}
 	switch host := p.stop == nil; {
 	case l.Up && l.Carrier:
 		r.setState(p, api.PortUp, "")

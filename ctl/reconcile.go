@@ -36,6 +36,7 @@ type reconciler struct {
 	bridges map[string]*bridgeState
 	ports   map[string]*portState // bridges' local ports among them
 	files   map[string]*pcapFile  // the last one of each path
+	looked  time.Time             // when it was seen last that all stops stand
 
 	dirtyMu sync.Mutex
 	dirty   map[string]bool // interfaces that changed; "" is all of them
@@ -435,14 +436,22 @@ func (r *reconciler) renamedLocked(l ports.Link, now time.Time) {
 	}
 }
 
+// stopsEvery is how often it is looked whether the ports' stops stand: nothing
+// tells when somebody removes one, and to ask costs a netlink call a port.
+const stopsEvery = 5 * time.Second
+
 // retry looks at ports whose time has come, and at what sends no event.
 func (r *reconciler) retry() {
 	r.changed() // what could not be looked at
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := time.Now()
+	look := now.Sub(r.looked) >= stopsEvery
+	if look {
+		r.looked = now
+	}
 	for _, p := range r.ports {
-		if p.stop != nil && !p.stop.Stands() {
+		if look && p.stop != nil && !p.stop.Stands() {
 			r.restopLocked(p, now)
 		}
 		if p.astray || p.state == api.PortError && !now.Before(p.retryAt) {

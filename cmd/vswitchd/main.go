@@ -83,7 +83,7 @@ func parse(args []string, stderr io.Writer) (*flags, error) {
 	fs.IntVar(&f.Workers, "workers", runtime.NumCPU(), "forwarding `threads`, 1 to 256")
 	fs.IntVar(&f.Buffers, "buffers", vswitch.DefaultBuffers, "frame `buffers` a worker for transmit rings and segments, 64 to 65536")
 	fs.DurationVar(&f.BusyPoll, "busy-poll", 0, "how long a worker spins before it blocks, such as 50us; 0 is not at all, 1s the most")
-	fs.StringVar((*string)(&f.Stop), "ingress-stop", "", "how frames are kept from the host's stack: tcx, clsact; empty is what the kernel has")
+	fs.StringVar((*string)(&f.Stop), "ingress-stop", "", "how frames are kept from the host's stack: `clsact` or tcx; empty is clsact, or tcx where the kernel has no clsact")
 	fs.Func("capture-dir", "`directory` below which mirrors may write captures; may be given more than once (default STATE-DIR/captures, /tmp and /var/tmp)", func(dir string) error {
 		if !filepath.IsAbs(dir) {
 			return errors.New("want an absolute path")
