@@ -36,8 +36,6 @@ type pair struct {
 }
 
 func TestMain(m *testing.M) {
-	// Built with the race detector, every vswitchctl would wait a second at its end.
-	os.Setenv("GORACE", strings.TrimSpace(os.Getenv("GORACE")+" atexit_sleep_ms=0"))
 	code := m.Run()
 	for _, line := range lab.Leftovers() {
 		fmt.Fprintln(os.Stderr, "left behind:", line)
