@@ -89,8 +89,8 @@ func New(o Options) (*Daemon, error) {
 	}
 	var ctx context.Context
 	ctx, d.cancel = context.WithCancel(context.Background())
-	d.running.Go(func() { d.hub.run(ctx.Done()) })     // these three end with
-	d.running.Go(func() { d.reconciler.run(ctx) })     // ctx, by Close
+	d.running.Go(func() { d.hub.run(ctx.Done()) })    // these three end with
+	d.running.Go(func() { d.reconciler.run(ctx) })    // ctx, by Close
 	d.running.Go(func() { d.watchDrops(ctx.Done()) }) //
 	return d, nil
 }
@@ -127,14 +127,19 @@ func (d *Daemon) captureDirs(o Options) {
 func (d *Daemon) begin() error {
 	d.edit.Lock()
 	defer d.edit.Unlock()
+	_, doc := d.store.Current()
 	p := d.pending()
 	if p != nil && time.Now().After(p.Deadline) {
-		if err := d.goBackLocked(p); err != nil {
-			d.log.Error("an unconfirmed change could not be taken back", "version", p.Version, "err", err)
+		old, err := d.before(p)
+		if err == nil {
+			doc = old
+			err = d.goBackLocked(p, doc)
+		}
+		if err != nil {
+			d.log.Error("an unconfirmed change could not be taken back in the store", "version", p.Version, "err", err)
 		}
 		p = d.pending()
 	}
-	_, doc := d.store.Current()
 	if err := d.reconciler.start(doc); err != nil {
 		return err
 	}

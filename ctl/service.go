@@ -222,39 +222,46 @@ func (d *Daemon) armConfirm(p *api.PendingConfirm) {
 		d.timer = nil
 	}
 	if p != nil {
-		d.timer = time.AfterFunc(time.Until(p.Deadline), d.unconfirmed)
+		// The timer runs on the monotonic clock: the wall clock may be set meanwhile.
+		wait := min(max(time.Until(p.Deadline), 0), api.MaxConfirm)
+		version := p.Version
+		d.timer = time.AfterFunc(wait, func() { d.unconfirmed(version) })
 	}
 }
 
-// unconfirmed goes back to what was before a change that nobody confirmed.
-func (d *Daemon) unconfirmed() {
+// unconfirmed goes back to what was before a change that nobody confirmed: first
+// for the machine, since the operator may have cut himself off, then in the store.
+func (d *Daemon) unconfirmed(version uint64) {
 	d.edit.Lock()
 	defer d.edit.Unlock()
 	p := d.pending()
-	if p == nil || time.Now().Before(p.Deadline) {
+	if p == nil || p.Version != version {
 		return
 	}
-	if err := d.goBackLocked(p); err != nil {
-		d.log.Error("an unconfirmed change could not be taken back; trying again", "version", p.Version, "err", err)
+	doc, err := d.before(p)
+	if err == nil {
+		d.reconciler.apply(doc)
+		err = d.goBackLocked(p, doc)
+	}
+	if err != nil {
+		d.log.Error("an unconfirmed change could not be taken back in the store; trying again", "version", version, "err", err)
 		d.timerMu.Lock()
-		d.timer = time.AfterFunc(time.Second, d.unconfirmed)
-		d.timerMu.Unlock()
-		return
+		defer d.timerMu.Unlock()
+		d.timer = time.AfterFunc(time.Second, func() { d.unconfirmed(version) })
 	}
-	_, doc := d.store.Current()
-	d.reconciler.apply(doc)
 }
 
-// goBackLocked makes what was before an unconfirmed change the stored document
-// again. It is the caller who makes it true.
-func (d *Daemon) goBackLocked(p *api.PendingConfirm) error {
-	var doc config.Document // before version 1 there was nothing
-	if p.Previous > 0 {
-		var err error
-		if doc, err = d.store.Get(p.Previous); err != nil {
-			return err
-		}
+// before returns the document before a change that waits for its confirmation.
+func (d *Daemon) before(p *api.PendingConfirm) (config.Document, error) {
+	if p.Previous == 0 { // before version 1 there was nothing
+		return config.Document{}, nil
 	}
+	return d.store.Get(p.Previous)
+}
+
+// goBackLocked makes doc, which was before an unconfirmed change, the stored
+// document again. It is the caller who makes it true.
+func (d *Daemon) goBackLocked(p *api.PendingConfirm, doc config.Document) error {
 	comment := fmt.Sprintf("version %d was not confirmed: back to version %d", p.Version, p.Previous)
 	version, err := d.put(doc, comment, store.PutOptions{})
 	if err != nil {
