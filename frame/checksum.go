@@ -149,7 +149,7 @@ func finishIPv4(b []byte, l *Layout) {
 }
 
 // finishL4 sums b from CsumStart to its end. The field itself holds the folded
-// sum of the pseudo-header, and is summed along.
+// sum of the pseudo-header, and is summed along. SCTP has a CRC instead.
 func finishL4(b []byte, o *Offload) error {
 	if len(b) < EthLen {
 		return ErrShort
@@ -158,6 +158,10 @@ func finishL4(b []byte, o *Offload) error {
 	field := start + int(o.CsumOffset)
 	if start < EthLen || field+2 > len(b) {
 		return ErrOffload
+	}
+	if end, ok := sctpEnd(b, o); ok {
+		finishSCTP(b[start:end])
+		return nil
 	}
 	sum := ^Sum(b[start:], 0)
 	if sum == 0 {

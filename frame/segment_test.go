@@ -326,6 +326,11 @@ func FuzzSegment(f *testing.F) {
 		}
 		f.Add(bytes.Clone(src.Bytes()), o.GSOType, o.GSOSize, o.CsumStart, o.CsumOffset)
 	}
+	for range 48 {
+		o, p := randomOverlay(r, 300)
+		o.super(src, p, uint16(1+r.IntN(200)))
+		f.Add(bytes.Clone(src.Bytes()), src.GSOType, src.GSOSize, src.CsumStart, src.CsumOffset)
+	}
 	var s Segmenter
 	f.Fuzz(func(t *testing.T, b []byte, gso uint8, size, start, offset uint16) {
 		if len(b) > MaxLen {
@@ -339,26 +344,39 @@ func FuzzSegment(f *testing.F) {
 			}
 			return
 		}
+		whole := bytes.Clone(b)
 		l, err := Parse(b)
 		if err != nil {
 			t.Fatalf("started on a frame that does not parse: %v", err)
 		}
+		encapsulated := src.Encapsulated()
+		if encapsulated == (l.L4 == int(start)) {
+			t.Fatalf("Encapsulated says %v; transport at %d, to be cut at %d", encapsulated, l.L4, start)
+		}
+		hdr := int(start) + UDPLen
+		if gso&^GSOECN != GSOUDPL4 {
+			hdr = int(start) + tcpHeaderLen(b[start+tcpDataOffset])
+		}
 		limit := src.SegmentLen()
 		var payload []byte
-		for n := 0; s.Next(dst); n++ {
-			if n > len(b) {
+		n := 0
+		for ; s.Next(dst); n++ {
+			if n > maxSegments {
 				t.Fatal("no end of segments")
 			}
 			if dst.Len() > limit {
 				t.Fatalf("segment of %d bytes, SegmentLen %d", dst.Len(), limit)
 			}
 			m, err := Parse(dst.Bytes())
-			if err != nil || m.Payload != l.Payload || m.End != dst.Len() {
+			if err != nil || m.L4 != l.L4 || m.Payload != l.Payload || m.End != dst.Len() {
 				t.Fatalf("segment parses as %+v, %v; the whole as %+v", m, err, l)
 			}
-			payload = append(payload, dst.Bytes()[m.Payload:]...)
+			payload = append(payload, dst.Bytes()[hdr:]...)
 		}
-		if !bytes.Equal(payload, b[l.Payload:]) {
+		if !bytes.Equal(src.Bytes(), whole) {
+			t.Fatal("the super-frame was changed")
+		}
+		if n == 0 || !bytes.Equal(payload, b[hdr:]) {
 			t.Fatal("payloads do not add up to the original")
 		}
 	})
