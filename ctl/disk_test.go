@@ -36,6 +36,40 @@ func tmpfs(t *testing.T, l *lab.Lab, h *lab.Host, script string) string {
 // TestDiskFull fills the disk of the state directory up:
 //
 //	c1 ── veth-c1 [host a: vswitchd, br0; state on a tmpfs of 1 MiB] veth-c2 ── c2
+//
+// TestUnconfirmedOnAFullDisk: what nobody confirmed is taken back on the machine in
+// time, though it cannot be stored, and in the store as soon as there is room.
+func TestUnconfirmedOnAFullDisk(t *testing.T) {
+	l := lab.New(t)
+	h := l.Host("a")
+	c1, c2 := h.Container("c1"), h.Container("c2")
+	state := tmpfs(t, l, h, "")
+	d := h.Daemon(lab.DaemonOptions{StateDir: state})
+	d.Ctl("add-br", "br0")
+	d.Ctl("add-port", "br0", c1.Veth)
+	d.Ctl("add-port", "br0", c2.Veth)
+	document, was := export(d), version(t, d)
+	d.Ctl("apply", "--confirm", "2s", "-f", write(t, l, "bridges: []\n"))
+	fill := filepath.Join(state, "filler")
+	if err := os.WriteFile(fill, make([]byte, 2<<20), 0o600); err == nil {
+		t.Fatal("2 MiB fit onto a disk of 1 MiB")
+	}
+	forwards(t, c1, c2, patient)
+	if v := version(t, d); v != was+1 {
+		t.Errorf("on a full disk it is version %d, want %d", v, was+1)
+	}
+	if err := os.Remove(fill); err != nil {
+		t.Fatal(err)
+	}
+	lab.Eventually(t, patient, func() error {
+		if got := export(d); got != document {
+			return fmt.Errorf("desired is\n%s", got)
+		}
+		return nil
+	})
+	forwards(t, c1, c2, patient)
+}
+
 func TestDiskFull(t *testing.T) {
 	l := lab.New(t)
 	h := l.Host("a")
