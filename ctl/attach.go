@@ -325,8 +325,10 @@ func (r *reconciler) refreshLocked(p *portState, now time.Time) {
 	switch host := p.stop == nil; {
 	case l.Up && l.Carrier:
 		r.setState(p, api.PortUp, "")
+	case !l.Up && host && p.port.Object() == config.LocalPort:
+		r.setState(p, api.PortDown, fmt.Sprintf("no address; set-br %s ip=… brings it up", l.Name))
 	case !l.Up && host:
-		r.setState(p, api.PortDown, fmt.Sprintf("the interface is down; give it an address (ip=…), or: ip link set %s up", l.Name))
+		r.setState(p, api.PortDown, fmt.Sprintf("no address; set-port %[1]s ip=… brings it up, and so does: ip link set %[1]s up", l.Name))
 	case !l.Up:
 		r.setState(p, api.PortDown, fmt.Sprintf("the interface is down; somebody took it down: ip link set %s up", l.Name))
 	case p.port.Object() == config.TapPort:
