@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"runtime"
@@ -31,9 +30,9 @@ type wire struct {
 	buf     []byte
 }
 
-// newWire leaves the calling goroutine on a thread of its own, which ends with
-// the goroutine, and the namespace and the veth pair with it.
-func newWire(t *testing.T) *wire {
+// ownNamespace leaves the calling goroutine on a thread of its own, which ends with
+// the goroutine, and its new network namespace with it.
+func ownNamespace(t *testing.T) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		if os.Getenv("CI") == "true" {
@@ -60,7 +59,18 @@ func newWire(t *testing.T) *wire {
 		}
 	}
 	must("stay on one CPU", unix.SchedSetaffinity(0, &one))
+}
 
+// newWire makes the pair in a namespace of its own.
+func newWire(t *testing.T) *wire {
+	t.Helper()
+	ownNamespace(t)
+	must := func(what string, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+	}
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.MTU = "out0", 9500
 	must("add veth pair", netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "in0", PeerMTU: 9500}))
@@ -71,22 +81,8 @@ func newWire(t *testing.T) *wire {
 	for _, name := range []string{"out0", "in0"} {
 		must("set up "+name, netlink.LinkSetUp(&netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Name: name}}))
 	}
-	open := func(name string, proto uint16) int {
-		t.Helper()
-		ifi, err := net.InterfaceByName(name)
-		must("find "+name, err)
-		proto = proto>>8 | proto<<8
-		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, int(proto))
-		must("open packet socket", err)
-		t.Cleanup(func() { unix.Close(fd) })
-		must("bind to "+name, unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: proto, Ifindex: ifi.Index}))
-		must("ask for virtio-net header", unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_VNET_HDR, 1))
-		return fd
-	}
-	w := &wire{t: t, out: open("out0", 0), in: open("in0", unix.ETH_P_ALL), buf: make([]byte, BufferLen)}
+	w := &wire{t: t, out: openPacket(t, "out0", 0), in: openPacket(t, "in0", unix.ETH_P_ALL), buf: make([]byte, BufferLen)}
 	must("ask for auxdata", unix.SetsockoptInt(w.in, unix.SOL_PACKET, unix.PACKET_AUXDATA, 1))
-	must("set receive buffer", unix.SetsockoptInt(w.in, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 64<<20))
-	must("set receive timeout", unix.SetsockoptTimeval(w.in, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 10}))
 	return w
 }
 
