@@ -14,14 +14,14 @@
 //
 // What a worker knows of the configuration is an immutable snapshot behind one
 // atomic pointer (snapshot.go), which it loads once a batch. The control side
-// (switch.go) publishes a new snapshot, and then waits until every worker has
+// (switch.go, port.go) publishes a new snapshot, and then waits until every worker has
 // come back to its mailbox: after that nobody uses what the old snapshot alone
 // knew, and a device may be closed. It is RCU with the workers' loops as the
 // grace period.
 //
 // What nobody may make a worker wait for goes through bounded rings: frames a
 // device would not take at once (transmit.go), and copies for capture files
-// (mirror.go, ring.go).
+// (capture.go, ring.go).
 //
 // # Accounting
 //

@@ -56,3 +56,107 @@ type link struct {
 
 // maxMirrors is how many mirrors a bridge may have: bits in a word.
 const maxMirrors = 64
+
+// portName returns a port's name by its id, from the snapshot: no lock.
+func (s *Switch) portName(id uint32) string {
+	if ports := s.snap.Load().ports; int(id) < len(ports) && ports[id] != nil {
+		return ports[id].name
+	}
+	return ""
+}
+
+// graceLocked waits until no worker uses an older snapshot than the newest.
+func (s *Switch) graceLocked() {
+	for _, w := range s.workers {
+		w.call(func(*worker) {})
+	}
+}
+
+// publishLocked makes what the control side knows the workers' snapshot. Views
+// that still hold are shared with the one before.
+func (s *Switch) publishLocked() {
+	snap := &snapshot{ports: make([]*portView, len(s.byID)), bridges: make([]*bridgeView, len(s.byNum))}
+	for i, b := range s.byNum {
+		if b != nil {
+			snap.bridges[i] = b.newView()
+		}
+	}
+	for id, p := range s.byID {
+		if p == nil {
+			continue
+		}
+		if peer := s.peerLocked(p); p.view == nil || p.view.peer != peer {
+			p.view = p.newView(peer)
+		}
+		if p.config.Patch {
+			if was := p.link.up.Swap(p.view.peer >= 0); was && p.view.peer < 0 {
+				p.bridge.fdb.FlushPort(fdb.Port(p.id))
+			}
+		}
+		snap.ports[id] = p.view
+		if br := snap.bridges[p.bridge.id]; !p.view.mirrorOutput {
+			br.ports = append(br.ports, p.view)
+		}
+	}
+	s.snap.Store(snap)
+}
+
+func (b *bridge) newView() *bridgeView {
+	v := &bridgeView{
+		id: b.id, name: b.name, fdb: b.fdb, counters: b.counters,
+		ports: make([]*portView, 0, len(b.ports)), forwardBPDU: b.config.ForwardBPDU,
+	}
+	for _, m := range b.mirrors {
+		mv := *m.view
+		if p := b.ports[m.config.OutPort]; p != nil {
+			mv.outPort = int(p.id)
+		}
+		v.mirrors = append(v.mirrors, &mv)
+		if mv.outVLAN >= 0 {
+			// Copies come by one port whoever sent them: learning from them would
+			// take all senders there (OVS: flood_vlans).
+			if v.unlearned == nil {
+				v.unlearned = new(VLANSet)
+			}
+			v.unlearned.Add(uint16(mv.outVLAN))
+		}
+	}
+	return v
+}
+
+func (p *port) newView(peer int) *portView {
+	v := &portView{
+		id: p.id, name: p.name, bridge: p.bridge.id, device: p.device, counters: p.counters,
+		link: &p.link, vlan: p.config.VLAN, peer: peer, ring: p.config.TxRing,
+	}
+	if v.ring == 0 {
+		v.ring = DefaultTxRing
+	}
+	if p.device != nil {
+		v.finish = p.config.Finish || !p.device.Offloads()
+	}
+	for i, m := range p.bridge.mirrors {
+		src, dst := m.config.selects(p.name)
+		if src {
+			v.srcMirrors |= 1 << i
+		}
+		if dst {
+			v.dstMirrors |= 1 << i
+		}
+		v.mirrorOutput = v.mirrorOutput || m.config.OutPort == p.name
+	}
+	return v
+}
+
+// peerLocked returns the port id of a patch port's other end, if that is there
+// and names this one, or -1.
+func (s *Switch) peerLocked(p *port) int {
+	if !p.config.Patch {
+		return -1
+	}
+	o := s.ports[p.config.Peer]
+	if o == nil || o == p || !o.config.Patch || o.config.Peer != p.name {
+		return -1
+	}
+	return int(o.id)
+}
