@@ -78,7 +78,9 @@ func TestLabOverlay(t *testing.T) {
 				t.Errorf("%s: %v", tt.name, err)
 			}
 		}
-		// The inner MTU of 1450 (1430 over IPv6) just fits the outer 1500.
+		if err := labTransfer(n.c[1].Namespace, n.c[0].Namespace, netip.MustParseAddr("172.16.0.1"), size/8); err != nil {
+			t.Fatalf("%s, back: %v", tt.name, err)
+		}
 		for _, c := range n.c {
 			c.MustExec("ip", "link", "del", "vx0")
 		}
