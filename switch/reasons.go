@@ -44,7 +44,7 @@ const (
 // sentence that tells an operator what to do about it.
 var reasons = [numReasons]struct{ name, help string }{
 	DropMissed:         {"rx-missed", "the kernel dropped frames because this port's receive buffer was full: the switch is too slow for a burst; raise rx-buffer, or give the port more queues (n_rxq) or the daemon more workers"},
-	DropUnreadable:     {"rx-unreadable", "the kernel handed over a frame whose offload state it cannot express, and dropped it; seen with UDP segmentation before Linux 6.2 and with tunnels inside the sender: turn that offload off at the sender (ethtool -K)"},
+	DropUnreadable:     {"rx-unreadable", "the kernel had a frame whose offload state it cannot hand over, and dropped it; seen with UDP segmentation before Linux 6.2 and with SCTP segmentation: turn that offload off at the sender (ethtool -K DEV tx-udp-segmentation off tx-sctp-segmentation off)"},
 	DropShort:          {"too-short", "a frame shorter than an Ethernet header; the sender is broken"},
 	DropLong:           {"too-long", "a frame longer than 64 KiB; turn BIG TCP off at the sender (ip link set DEV gso_max_size 65536)"},
 	DropMalformed:      {"malformed", "the frame's offload state points outside of it or names an unknown kind; the sender is broken or hostile"},
@@ -58,7 +58,7 @@ var reasons = [numReasons]struct{ name, help string }{
 	DropVLANOutput:     {"vlan-not-on-output", "the destination was learned or set on a port that is not in the frame's VLAN any more; flush the FDB, or mend the static entry"},
 	DropPortDown:       {"port-down", "the output port's interface is down or has no carrier; raise it, or its peer, and look at show"},
 	DropMTU:            {"mtu-exceeded", "the frame is longer than the output port's interface takes; make the MTUs of the bridge's ports equal"},
-	DropUnsegmentable:  {"unsegmentable", "a super-frame for a port that takes none has headers that cannot be segmented; the sender is broken or hostile"},
+	DropUnsegmentable:  {"unsegmentable", "a super-frame that has to be segmented in software (for a port with offload=off, or because its sender put it into a tunnel) has headers that cannot be: the sender is broken or hostile, or has a tunnel in a tunnel: turn its segmentation offload off (ethtool -K DEV tso off gso off)"},
 	DropBuffers:        {"no-buffers", "all of the worker's frame buffers wait in transmit rings; raise vswitchd --buffers, or find the port that does not drain"},
 	DropRingFull:       {"tx-ring-full", "the port's transmit ring was full: its interface is slower than what is sent to it; raise tx-ring, or slow the sender"},
 	DropQueueFull:      {"tx-queue-full", "the interface's own queue, or its peer's backlog, was full (ENOBUFS); raise its txqueuelen or net.core.netdev_max_backlog"},

@@ -217,6 +217,10 @@ func (w *worker) receive(q *rxQueue) (more bool) {
 		case nil:
 			w.crossings = 0
 			f.Tunnelled = f.Super() && f.Encapsulated()
+			if f.NeedsCRC32c() {
+				// SCTP: an interface would be told to write an Internet checksum.
+				_ = f.FinishChecksum() // of a frame that Check found well
+			}
 			w.forward(in, f, f.Tag, 0)
 		case frame.ErrShort:
 			w.drop(in, DropShort)
