@@ -188,6 +188,7 @@ func (r *reconciler) bridgeLocked(b *config.Bridge) {
 	c := vswitch.BridgeConfig{
 		FDB:         fdb.Limits{Size: b.Options.Int("mac-table-size"), Aging: b.Options.Int("mac-aging-time")},
 		ForwardBPDU: b.Options.Bool("forward-bpdu"),
+		FloodVLANs:  floodVLANs(b.Options),
 	}
 	st := r.bridges[b.Name]
 	switch {
@@ -197,13 +198,21 @@ func (r *reconciler) bridgeLocked(b *config.Bridge) {
 			return
 		}
 		r.bridges[b.Name] = &bridgeState{config: c, mirrors: map[string]*mirrorState{}}
-	case st.config != c:
+	case !st.config.Equal(c):
 		if err := r.sw.SetBridge(b.Name, c); err != nil {
 			r.log.Error("bridge could not be changed", "bridge", b.Name, "err", err)
 			return
 		}
 		st.config = c
 	}
+}
+
+// floodVLANs returns the VLANs in which a bridge learns nothing, or nil.
+func floodVLANs(o config.Options) *vswitch.VLANSet {
+	if !o.IsSet("flood_vlans") {
+		return nil
+	}
+	return setOf(o.Ranges("flood_vlans"))
 }
 
 // portLocked makes a port of the switch exist as it should be, without its
@@ -280,6 +289,10 @@ func vlanSet(ranges []config.Range) *vswitch.VLANSet {
 	if len(ranges) == 0 || len(ranges) == 1 && ranges[0].First == 0 && ranges[0].Last >= 4094 {
 		return nil
 	}
+	return setOf(ranges)
+}
+
+func setOf(ranges []config.Range) *vswitch.VLANSet {
 	set := new(vswitch.VLANSet)
 	for _, r := range ranges {
 		for v := r.First; v <= r.Last; v++ {

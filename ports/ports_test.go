@@ -225,7 +225,7 @@ func receive(d *Packet, b *frame.Batch, addresses []byte) *frame.Frame {
 func TestSetAddresses(t *testing.T) {
 	in(t, func(t *testing.T, v0, _ Link) {
 		p := func(s string) netip.Prefix { return netip.MustParsePrefix(s) }
-		want := []netip.Prefix{p("10.0.0.1/24"), p("10.0.0.2/24"), p("fd00::1/64")}
+		want := []netip.Prefix{p("10.0.0.1/24"), p("10.0.0.2/24")}
 		if err := SetAddresses(v0.Index, nil, want); err != nil {
 			t.Error(err)
 			return

@@ -102,10 +102,14 @@ func (s *Switch) SetPort(name string, c PortConfig) error {
 }
 
 func sameVLAN(a, b *VLAN) bool {
-	if a.Mode != b.Mode || a.Tag != b.Tag || (a.Trunks == nil) != (b.Trunks == nil) {
-		return false
+	return a.Mode == b.Mode && a.Tag == b.Tag && sameSet(a.Trunks, b.Trunks)
+}
+
+func sameSet(a, b *VLANSet) bool {
+	if a == nil || b == nil {
+		return a == b
 	}
-	return a.Trunks == nil || *a.Trunks == *b.Trunks
+	return *a == *b
 }
 
 // Attach gives a port its device, which is the switch's from then on, also when

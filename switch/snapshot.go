@@ -22,7 +22,7 @@ type bridgeView struct {
 	ports       []*portView      // that frames are flooded to: all but mirrors' outputs
 	forwardBPDU bool
 	mirrors     []*mirrorView // by bit in portView.srcMirrors and dstMirrors
-	unlearned   *VLANSet      // mirrors' output VLANs; nil: none
+	floodVLANs  *VLANSet      // in which nothing is learned; nil: none
 }
 
 // portView is a port as a worker sees it.
@@ -104,7 +104,7 @@ func (s *Switch) publishLocked() {
 func (b *bridge) newView() *bridgeView {
 	v := &bridgeView{
 		id: b.id, name: b.name, fdb: b.fdb, counters: b.counters,
-		ports: make([]*portView, 0, len(b.ports)), forwardBPDU: b.config.ForwardBPDU,
+		ports: make([]*portView, 0, len(b.ports)), forwardBPDU: b.config.ForwardBPDU, floodVLANs: b.config.FloodVLANs,
 	}
 	for _, m := range b.mirrors {
 		mv := *m.view
@@ -112,14 +112,6 @@ func (b *bridge) newView() *bridgeView {
 			mv.outPort = int(p.id)
 		}
 		v.mirrors = append(v.mirrors, &mv)
-		if mv.outVLAN >= 0 {
-			// Copies come by one port whoever sent them: learning from them would
-			// take all senders there (OVS: flood_vlans).
-			if v.unlearned == nil {
-				v.unlearned = new(VLANSet)
-			}
-			v.unlearned.Add(uint16(mv.outVLAN))
-		}
 	}
 	return v
 }

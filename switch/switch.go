@@ -40,6 +40,15 @@ type Event struct {
 type BridgeConfig struct {
 	FDB         fdb.Limits
 	ForwardBPDU bool
+	// FloodVLANs are VLANs in which nothing is learned, as OVS's flood_vlans: an
+	// RSPAN VLAN's copies come by one port whoever sent them. nil: none. It is
+	// immutable once given.
+	FloodVLANs *VLANSet
+}
+
+// Equal reports whether two configurations are the same.
+func (c BridgeConfig) Equal(o BridgeConfig) bool {
+	return c.FDB == o.FDB && c.ForwardBPDU == o.ForwardBPDU && sameSet(c.FloodVLANs, o.FloodVLANs)
 }
 
 // Switch is the forwarding core of one daemon.
@@ -217,8 +226,13 @@ func (s *Switch) SetBridge(name string, c BridgeConfig) error {
 			return fmt.Errorf("set bridge %s: %w", name, err)
 		}
 	}
+	flood := !sameSet(b.config.FloodVLANs, c.FloodVLANs)
 	b.config = c
 	s.publishLocked()
+	if flood && c.FloodVLANs != nil {
+		s.graceLocked()
+		b.fdb.Flush(func(e fdb.Entry) bool { return c.FloodVLANs.Has(e.Key.VLAN()) })
+	}
 	return nil
 }
 

@@ -412,10 +412,12 @@ func TestMirrorPortByName(t *testing.T) {
 	b.balanced("br1")
 }
 
-// TestMirrorVLANIsNotLearned: copies of both directions come by one port.
-func TestMirrorVLANIsNotLearned(t *testing.T) {
+// TestFloodVLANs: copies of both directions of a conversation come by one port.
+func TestFloodVLANs(t *testing.T) {
 	b := newBench(t, Options{})
-	b.must(b.SetMirrors("br0", []MirrorConfig{{Name: "m", Src: []string{"p1"}, OutVLAN: 99}}))
+	rspan := new(VLANSet)
+	rspan.Add(99)
+	b.must(b.SetBridge("br0", BridgeConfig{FDB: fdb.DefaultLimits(), FloodVLANs: rspan}))
 	trunk := b.port("br0", "trunk", PortConfig{})
 	collector := b.port("br0", "collector", PortConfig{VLAN: VLAN{Mode: Access, Tag: 99}})
 	for _, p := range []packet{eth(mac(2), mac(1), 50), eth(mac(1), mac(2), 50), eth(mac(2), mac(1), 50)} {

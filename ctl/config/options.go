@@ -178,6 +178,8 @@ var table = []Option{
 	{Name: "forward-bpdu", Objects: onBridge, Kind: Bool, Default: "false",
 		OVS:  "Bridge:other_config:forward-bpdu",
 		Help: "forward link-local control frames (01:80:c2:00:00:0X) instead of dropping them"},
+	{Name: "flood_vlans", Objects: onBridge, Kind: VLANList, Max: maxVLAN, OVS: "Bridge:flood_vlans",
+		Help: "VLANs in which no MAC is learned: those that carry mirrors' copies from elsewhere (RSPAN)"},
 
 	// Mirrors.
 	{Name: "select_all", Objects: onMirror, Kind: Bool, Default: "false", OVS: "Mirror:select_all",
