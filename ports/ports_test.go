@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"strings"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -261,4 +262,18 @@ func TestOrphan(t *testing.T) {
 			t.Errorf("orphan(%q) is %t", name, got)
 		}
 	}
+}
+
+// TestPersistentTAPIsSilent: the host does not speak into a virtual machine.
+func TestPersistentTAPIsSilent(t *testing.T) {
+	in(t, func(t *testing.T, _, _ Link) {
+		if err := MakePersistentTAP("vm0", TAPOptions{Owner: -1, Group: -1}); err != nil {
+			t.Error(err)
+			return
+		}
+		mode, err := os.ReadFile("/proc/sys/net/ipv6/conf/vm0/addr_gen_mode")
+		if err != nil || strings.TrimSpace(string(mode)) != "1" {
+			t.Errorf("IPv6 address generation mode is %q, %v; want 1, none", mode, err)
+		}
+	})
 }

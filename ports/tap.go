@@ -8,6 +8,7 @@ import (
 
 	"github.com/songgao/water"
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"vswitch/frame"
@@ -76,6 +77,12 @@ func MakePersistentTAP(name string, o TAPOptions) error {
 	if err := setOwner(tmp, o.Owner, o.Group); err != nil {
 		removeLink(tmp)
 		return fmt.Errorf("make TAP %s: set its owner: %w", name, err)
+	}
+	// The host is not to speak to the machine: without an address of its own it has
+	// no neighbour discovery and no listener reports to send. A kernel without IPv6
+	// refuses, and has none to send either.
+	if l, err := netlink.LinkByName(tmp); err == nil {
+		_ = netlink.LinkSetIP6AddrGenMode(l, nl.IN6_ADDR_GEN_MODE_NONE)
 	}
 	if err := renameLink(tmp, name); err != nil {
 		removeLink(tmp)
