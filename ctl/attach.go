@@ -180,7 +180,11 @@ func (r *reconciler) attachTAP(p *portState) error {
 		return err
 	}
 	p.device = tap
-	return r.look(p)
+	if err := r.look(p); err != nil {
+		r.detachLocked(p)
+		return err
+	}
+	return nil
 }
 
 // look reads a new interface, before its first event comes.
@@ -199,12 +203,26 @@ func (r *reconciler) look(p *portState) error {
 // attachPersistent opens the persistent TAP of a tap port, which an earlier run
 // may have left to who is attached to it.
 func (r *reconciler) attachPersistent(p *portState) error {
+	o, err := r.tapOptions(p)
+	if err != nil {
+		return err
+	}
 	l, exists, err := ports.LinkByName(p.port.Name)
 	if err != nil {
 		return err
 	}
+	if exists && l.Alias == o.Alias && (l.Owner != max(o.Owner, 0) || l.Group != max(o.Group, 0)) {
+		// Whose it is was changed while it could not be seen to.
+		if l.Carrier {
+			r.log.Warn("TAP keeps its owner and group until nobody is attached to it", "port", p.port.Name)
+		} else if err := ports.RemoveLink(l.Name); err != nil {
+			return err
+		} else {
+			exists = false
+		}
+	}
 	if !exists {
-		if err := r.makeTAP(p); err != nil {
+		if err := ports.MakePersistentTAP(p.port.Name, o); err != nil {
 			return err
 		}
 		if l, exists, err = ports.LinkByName(p.port.Name); err != nil {
@@ -220,21 +238,20 @@ func (r *reconciler) attachPersistent(p *portState) error {
 	return r.attachPacket(p, l)
 }
 
-// makeTAP makes the persistent TAP of a tap port.
-func (r *reconciler) makeTAP(p *portState) error {
-	o := ports.TAPOptions{Alias: ports.Owned(r.instance, p.port.Name), MTU: mtu(p.port), Owner: -1, Group: -1}
-	var err error
+// tapOptions says how the persistent TAP of a tap port is to be.
+func (r *reconciler) tapOptions(p *portState) (o ports.TAPOptions, err error) {
+	o = ports.TAPOptions{Alias: ports.Owned(r.instance, p.port.Name), MTU: mtu(p.port), Owner: -1, Group: -1}
 	if p.port.Options.IsSet("owner") {
 		if o.Owner, err = userID(p.port.Options.Text("owner")); err != nil {
-			return err
+			return o, err
 		}
 	}
 	if p.port.Options.IsSet("group") {
 		if o.Group, err = groupID(p.port.Options.Text("group")); err != nil {
-			return err
+			return o, err
 		}
 	}
-	return ports.MakePersistentTAP(p.port.Name, o)
+	return o, nil
 }
 
 func userID(name string) (int, error) {
@@ -291,13 +308,11 @@ func (r *reconciler) attachPacket(p *portState, l ports.Link) error {
 // restopLocked puts a port's stop back, which somebody took away. A port that
 // cannot have it is let go rather than shown to the host's stack.
 func (r *reconciler) restopLocked(p *portState, now time.Time) {
-	stop, err := r.stopper.Stop(p.link.Index)
-	if err != nil {
+	if err := r.stopper.Restore(p.stop); err != nil {
 		r.detachLocked(p)
 		r.fail(p, now, fmt.Errorf("somebody removed the tc filter of %s, and it cannot be put back: %w", p.port.Name, err))
 		return
 	}
-	p.stop = stop
 	r.log.Warn("somebody removed the tc filter that keeps frames from the host's stack; it is back", "port", p.port.Name)
 }
 

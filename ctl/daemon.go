@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -45,7 +46,12 @@ type Daemon struct {
 	reconciler *reconciler
 	hub        *hub
 
-	edit sync.Mutex // one change at a time
+	edit   sync.Mutex // one change at a time
+	closed bool       // guarded by edit
+
+	// wentBack is the version that was not confirmed and that the machine has left
+	// already, while the store has not; 0: none. Written with edit held.
+	wentBack atomic.Uint64
 
 	timerMu sync.Mutex // guards timer; taken after edit
 	timer   *time.Timer
@@ -136,6 +142,7 @@ func (d *Daemon) begin() error {
 			err = d.goBackLocked(p, doc)
 		}
 		if err != nil {
+			d.wentBack.Store(p.Version)
 			d.log.Error("an unconfirmed change could not be taken back in the store", "version", p.Version, "err", err)
 		}
 		p = d.pending()
@@ -173,6 +180,7 @@ func (d *Daemon) Close() error {
 	d.running.Wait()
 	d.edit.Lock()
 	defer d.edit.Unlock()
+	d.closed = true
 	d.armConfirm(nil)
 	d.reconciler.close()
 	d.sw.Close()

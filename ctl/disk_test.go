@@ -58,6 +58,11 @@ func TestUnconfirmedOnAFullDisk(t *testing.T) {
 	if v := version(t, d); v != was+1 {
 		t.Errorf("on a full disk it is version %d, want %d", v, was+1)
 	}
+	// Too late: the machine is back already, and the store must follow it.
+	refused(t, d, []string{"confirm"}, "was not confirmed in time")
+	if s := d.Ctl("show"); !strings.Contains(s, "could not be stored") || strings.Contains(s, "CONFIRM") {
+		t.Errorf("show says nothing of a store that is behind:\n%s", s)
+	}
 	if err := os.Remove(fill); err != nil {
 		t.Fatal(err)
 	}

@@ -75,14 +75,19 @@ func (r *reconciler) start(doc config.Document) error {
 		}
 	}
 	gone := ports.RemoveOwned(links, r.instance, func(l ports.Link) bool { return taps[l.Name] })
-	gone = append(gone, ports.RemoveStops(links, r.instance, func(ports.Link) bool { return false })...)
-	if len(gone) > 0 {
-		r.log.Info("removed what an earlier run left behind", "interfaces", gone)
-	}
 	if err := r.relistLocked(); err != nil {
 		return err
 	}
 	r.applyLocked(doc)
+	// Stops go last: those of ports that are wanted still were taken over, without
+	// a moment in which the host's stack would have seen their frames.
+	gone = append(gone, ports.RemoveStops(links, r.instance, func(l ports.Link) bool {
+		p := r.ports[l.Name]
+		return p != nil && p.stop != nil && p.stop.Kind() == ports.StopClsact && p.link.Index == l.Index
+	})...)
+	if len(gone) > 0 {
+		r.log.Info("removed what an earlier run left behind", "interfaces", gone)
+	}
 	return nil
 }
 

@@ -110,6 +110,9 @@ func (d *Daemon) change(comment string, confirm time.Duration, dry bool, next fu
 
 // changeLocked makes what next returns the desired document.
 func (d *Daemon) changeLocked(comment string, confirm time.Duration, dry bool, next func(config.Document) (config.Document, error)) (api.EditResult, error) {
+	if d.closed {
+		return api.EditResult{}, &api.Error{Status: 503, Message: "the daemon is ending; nothing was changed"}
+	}
 	version, old := d.store.Current()
 	doc, err := next(old)
 	if err != nil {
@@ -181,8 +184,13 @@ func (d *Daemon) troubled(old, doc config.Document) []api.PortStatus {
 func (d *Daemon) Confirm(context.Context) (api.EditResult, error) {
 	d.edit.Lock()
 	defer d.edit.Unlock()
-	if d.pending() == nil {
+	p := d.pending()
+	if p == nil {
 		return api.EditResult{}, &api.Error{Status: 409, Message: "no change waits for confirmation"}
+	}
+	if d.wentBack.Load() == p.Version {
+		return api.EditResult{}, &api.Error{Status: 409, Message: fmt.Sprintf(
+			"version %d was not confirmed in time: the machine is back at version %d, and the store will be as soon as it can be written", p.Version, p.Previous)}
 	}
 	if err := d.forgetPendingLocked(); err != nil {
 		return api.EditResult{}, err
@@ -235,12 +243,13 @@ func (d *Daemon) unconfirmed(version uint64) {
 	d.edit.Lock()
 	defer d.edit.Unlock()
 	p := d.pending()
-	if p == nil || p.Version != version {
+	if d.closed || p == nil || p.Version != version {
 		return
 	}
 	doc, err := d.before(p)
 	if err == nil {
 		d.reconciler.apply(doc)
+		d.wentBack.Store(version)
 		err = d.goBackLocked(p, doc)
 	}
 	if err != nil {

@@ -41,6 +41,9 @@ func (d *Daemon) Status(_ context.Context, bridge string) (api.Status, error) {
 	}
 	version, _ := d.store.Current()
 	st := api.Status{ConfigVersion: version, Confirm: d.pending(), Warnings: d.warnings(), Bridges: []api.BridgeStatus{}}
+	if st.Confirm != nil && d.wentBack.Load() == st.Confirm.Version {
+		st.Confirm = nil // it is too late, as a warning says
+	}
 	for i := range bridges {
 		b, err := d.bridgeStatus(&bridges[i])
 		if err != nil {
@@ -341,6 +344,11 @@ func (d *Daemon) Workers(context.Context) ([]api.WorkerStats, error) {
 // warnings gathers what an operator should know before anything else.
 func (d *Daemon) warnings() []string {
 	all := slices.Clone(d.store.Warnings())
+	if v := d.wentBack.Load(); v != 0 {
+		if p := d.pending(); p != nil && p.Version == v {
+			all = append(all, fmt.Sprintf("version %d was not confirmed: the machine is back at version %d, but that could not be stored yet", v, p.Previous))
+		}
+	}
 	if n := d.reconciler.resyncs.Load(); n > 0 {
 		all = append(all, fmt.Sprintf("interface events were lost %d times since start; everything was looked at anew each time", n))
 	}

@@ -107,6 +107,9 @@ func (s *Segmenter) Start(f *Frame) error {
 	return nil
 }
 
+// More reports whether Next would make a segment.
+func (s *Segmenter) More() bool { return s.src != nil }
+
 // Next makes dst the next segment, with Start's frame's tag and no offload, and
 // reports whether there was one. dst is any other frame; what it held is lost.
 func (s *Segmenter) Next(dst *Frame) bool {

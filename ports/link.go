@@ -27,6 +27,8 @@ type Link struct {
 	Carrier bool // IFF_LOWER_UP
 	Ether   bool // ARPHRD_ETHER: its frames have Ethernet headers
 	Master  int  // ifindex of the bridge or bond it belongs to, or 0
+	Owner   int  // uid that may attach to a TAP; 0 also when none is set
+	Group   int  // gid, likewise
 }
 
 // linkOf reads what rtnetlink(7) told.
@@ -36,7 +38,12 @@ func linkOf(l netlink.Link) Link {
 	if kind == "device" || kind == "tuntap" {
 		kind = map[string]string{"device": "", "tuntap": "tun"}[kind]
 	}
+	var owner, group int
+	if t, ok := l.(*netlink.Tuntap); ok {
+		owner, group = int(t.Owner), int(t.Group)
+	}
 	return Link{
+		Owner: owner, Group: group,
 		Name: a.Name, Index: a.Index, Kind: kind, Alias: a.Alias, MAC: a.HardwareAddr, MTU: a.MTU,
 		Up: a.RawFlags&unix.IFF_UP != 0, Carrier: a.RawFlags&unix.IFF_LOWER_UP != 0,
 		Ether: a.EncapType == "ether", Master: a.MasterIndex,
@@ -198,10 +205,14 @@ func orphan(name string) bool {
 		return false
 	}
 	pid, _, _ := strings.Cut(rest, ".")
-	if n, err := strconv.Atoi(pid); err != nil || n <= 0 {
+	n, err := strconv.Atoi(pid)
+	if err != nil || n <= 0 {
 		return false
 	}
-	_, err := os.Stat(filepath.Join("/proc", pid))
+	if n == os.Getpid() {
+		return true // asked before this process makes one: another had its number
+	}
+	_, err = os.Stat(filepath.Join("/proc", pid))
 	return errors.Is(err, os.ErrNotExist)
 }
 
@@ -227,6 +238,11 @@ func RemoveLink(name string) error {
 
 func removeLink(name string) { _ = RemoveLink(name) }
 
+func drain[T any](c <-chan T) {
+	for range c {
+	}
+}
+
 // watchBuffer is the receive buffer of an event socket in bytes: some ten thousand
 // events may wait.
 const watchBuffer = 4 << 20
@@ -251,6 +267,9 @@ func Watch(done <-chan struct{}, changed func(name string), readdressed func(ind
 	if err != nil {
 		return fmt.Errorf("subscribe to interface events: %w", err)
 	}
+	// A sender does not look at stop while it sends; it closes the channel at its
+	// end, and that ends drain.
+	defer func() { go drain(links) }()
 	err = netlink.AddrSubscribeWithOptions(addrs, stop, netlink.AddrSubscribeOptions{
 		ErrorCallback:     func(err error) { addrsFailed = err },
 		ReceiveBufferSize: watchBuffer, ReceiveBufferForceSize: true,
@@ -258,6 +277,7 @@ func Watch(done <-chan struct{}, changed func(name string), readdressed func(ind
 	if err != nil {
 		return fmt.Errorf("subscribe to address events: %w", err)
 	}
+	defer func() { go drain(addrs) }()
 	changed("") // what happened before the subscription
 	for {
 		select {

@@ -277,3 +277,55 @@ func TestPersistentTAPIsSilent(t *testing.T) {
 		}
 	})
 }
+
+// TestStopOfTheDead: the stop of an instance that was killed is in nobody's way.
+func TestStopOfTheDead(t *testing.T) {
+	in(t, func(t *testing.T, v0, _ Link) {
+		a, b := NewStopper("aaaaaaaaaaaaaaaa", StopClsact), NewStopper("bbbbbbbbbbbbbbbb", StopClsact)
+		defer b.Close()
+		if _, err := a.Stop(v0.Index); err != nil {
+			t.Error(err)
+			return
+		}
+		a.Close() // as good as killed: its filter stays, and it does not listen
+		st, err := b.Stop(v0.Index)
+		if err != nil {
+			t.Errorf("over the stop of an instance that is gone: %v", err)
+			return
+		}
+		if err := st.Close(); err != nil {
+			t.Error(err)
+		}
+		if qs, err := netlink.QdiscList(byIndex(v0.Index)); err != nil || hasClsact(qs) {
+			t.Errorf("a clsact qdisc stayed: %v, %v", qs, err)
+		}
+	})
+}
+
+// TestRestore: a stop that was put back takes its qdisc along in the end.
+func TestRestore(t *testing.T) {
+	in(t, func(t *testing.T, v0, _ Link) {
+		s := NewStopper("aaaaaaaaaaaaaaaa", StopClsact)
+		defer s.Close()
+		st, err := s.Stop(v0.Index)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		if err := netlink.FilterDel(st.filter); err != nil {
+			t.Error(err)
+		}
+		if st.Stands() {
+			t.Error("a stop whose filter was removed stands")
+		}
+		if err := s.Restore(st); err != nil || !st.Stands() {
+			t.Errorf("restore: %v, stands %t", err, st.Stands())
+		}
+		if err := st.Close(); err != nil {
+			t.Error(err)
+		}
+		if qs, err := netlink.QdiscList(byIndex(v0.Index)); err != nil || hasClsact(qs) {
+			t.Errorf("a clsact qdisc stayed: %v, %v", qs, err)
+		}
+	})
+}

@@ -3,9 +3,12 @@ package ports
 import (
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -52,6 +55,7 @@ const (
 type Stopper struct {
 	instance string
 	kind     StopKind
+	alive    io.Closer // tells others that this instance lives; see living
 
 	mu   sync.Mutex
 	prog *ebpf.Program // loaded on first use
@@ -59,7 +63,28 @@ type Stopper struct {
 
 // NewStopper returns a maker of Stops for the switch with this instance identity.
 func NewStopper(instance string, kind StopKind) *Stopper {
-	return &Stopper{instance: instance, kind: kind}
+	s := &Stopper{instance: instance, kind: kind}
+	// Where it cannot be had, others may take this instance for gone: no worse
+	// than without it.
+	if l, err := net.Listen("unix", aliveName(instance)); err == nil {
+		s.alive = l
+	}
+	return s
+}
+
+// aliveName is the abstract unix socket that a living instance listens on. Abstract
+// names belong to a network namespace, as interfaces do, and go with the process.
+func aliveName(instance string) string { return "@vswitch-" + instance }
+
+// living reports whether an instance has a process. Who cannot be asked counts as
+// living.
+func living(instance string) bool {
+	c, err := net.DialTimeout("unix", aliveName(instance), time.Second)
+	if err != nil {
+		return !errors.Is(err, unix.ECONNREFUSED)
+	}
+	c.Close()
+	return true
 }
 
 // filterName marks the clsact filters of an instance.
@@ -108,6 +133,9 @@ func needsBPF(err error) string {
 func (s *Stopper) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.alive != nil {
+		s.alive.Close()
+	}
 	if s.prog == nil {
 		return nil
 	}
@@ -168,20 +196,37 @@ func (s *Stopper) takenTCX(ifindex int) bool {
 	return false
 }
 
-// takenClsact reports whether another instance's filter is on the interface.
+// takenClsact reports whether another instance's filter is on the interface. One
+// whose instance has no process any more is taken away: it was killed, and its
+// state directory is not ours.
 func (s *Stopper) takenClsact(ifindex int) bool {
-	return slices.ContainsFunc(stopFilters(ifindex), func(f *netlink.BpfFilter) bool {
-		return !strings.HasPrefix(f.Name, filterName(s.instance))
-	})
+	for _, f := range stopFilters(ifindex) {
+		other := instanceOf(f)
+		if other == s.instance {
+			continue
+		}
+		if living(other) || removeFilter(ifindex, f, true) != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// instanceOf returns whose a stop is: what follows the mark in the filter's name,
+// up to what the kernel appends (":[*fsobj]").
+func instanceOf(f *netlink.BpfFilter) string {
+	id, _, _ := strings.Cut(strings.TrimPrefix(f.Name, filterName("")), ":")
+	return id
 }
 
 func (s *Stopper) stopClsact(ifindex int, prog *ebpf.Program) (*Stop, error) {
 	st := &Stop{index: ifindex}
+	mine := len(stopFilters(ifindex)) > 0 // left by an earlier run, with its qdisc
 	err := netlink.QdiscAdd(clsact(ifindex))
 	if err != nil && !errors.Is(err, unix.EEXIST) {
 		return nil, fmt.Errorf("add a clsact qdisc: %w", err)
 	}
-	st.ownDisc = err == nil
+	st.ownDisc = err == nil || mine
 	f := &netlink.BpfFilter{
 		FilterAttrs: netlink.FilterAttrs{
 			LinkIndex: ifindex, Parent: netlink.HANDLE_MIN_INGRESS, Handle: 1,
@@ -213,12 +258,32 @@ func (s *Stop) Kind() StopKind {
 	return StopClsact
 }
 
-// Stands reports whether the stop is in place still: others may have removed a
-// clsact qdisc with all that hangs on it. A TCX link is its holder's alone.
+// Stands reports whether the stop is in place still, as far as can be told: others
+// may have removed a clsact qdisc with all that hangs on it. A TCX link is its
+// holder's alone.
 func (s *Stop) Stands() bool {
-	return s.tcx != nil || slices.ContainsFunc(stopFilters(s.index), func(f *netlink.BpfFilter) bool {
-		return strings.HasPrefix(f.Name, s.filter.Name)
+	if s.tcx != nil {
+		return true
+	}
+	all, err := netlink.FilterList(byIndex(s.index), netlink.HANDLE_MIN_INGRESS)
+	if err != nil {
+		return !gone(err)
+	}
+	return slices.ContainsFunc(all, func(f netlink.Filter) bool {
+		b, ok := f.(*netlink.BpfFilter)
+		return ok && strings.HasPrefix(b.Name, s.filter.Name)
 	})
+}
+
+// Restore puts back a stop that does not stand any more.
+func (s *Stopper) Restore(st *Stop) error {
+	again, err := s.Stop(st.index)
+	if err != nil {
+		return err
+	}
+	again.ownDisc = again.ownDisc || st.ownDisc
+	*st = *again
+	return nil
 }
 
 // Close takes the stop away. That the interface is gone is no error.

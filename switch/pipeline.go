@@ -39,7 +39,7 @@ func (w *worker) forward(in *portView, f *frame.Frame, tag frame.Tag, depth int)
 		w.drop(in, DropReserved)
 	} else {
 		// Learn the source, look up the destination.
-		if br.floodVLANs == nil || !br.floodVLANs.Has(vid) {
+		if in.up() && (br.floodVLANs == nil || !br.floodVLANs.Has(vid)) {
 			br.fdb.Learn(fdb.MakeKey(vid, &src), fdb.Port(in.id), w.now)
 		}
 		out, known := w.lookup(br, vid, &dst)

@@ -162,6 +162,7 @@ func (s *Switch) SetLink(name string, up bool, mtu int) {
 	p.link.mtu.Store(int32(mtu))
 	if was := p.link.up.Swap(up); was && !up {
 		// Who was behind it may be behind another port now: let him be searched for.
+		s.graceLocked() // nobody learns on it any more
 		p.bridge.fdb.FlushPort(fdb.Port(p.id))
 	}
 }

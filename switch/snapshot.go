@@ -81,6 +81,7 @@ func (s *Switch) publishLocked() {
 			snap.bridges[i] = b.newView()
 		}
 	}
+	var down []*port // patch ports whose peer went
 	for id, p := range s.byID {
 		if p == nil {
 			continue
@@ -90,7 +91,7 @@ func (s *Switch) publishLocked() {
 		}
 		if p.config.Patch {
 			if was := p.link.up.Swap(p.view.peer >= 0); was && p.view.peer < 0 {
-				p.bridge.fdb.FlushPort(fdb.Port(p.id))
+				down = append(down, p)
 			}
 		}
 		snap.ports[id] = p.view
@@ -99,6 +100,12 @@ func (s *Switch) publishLocked() {
 		}
 	}
 	s.snap.Store(snap)
+	if len(down) > 0 {
+		s.graceLocked() // nobody learns on them any more
+	}
+	for _, p := range down {
+		p.bridge.fdb.FlushPort(fdb.Port(p.id))
+	}
 }
 
 func (b *bridge) newView() *bridgeView {

@@ -385,6 +385,15 @@ func TestDownForgets(t *testing.T) {
 	if n := len(p3.take()); n != 1 {
 		t.Fatalf("a MAC whose port went down is searched for on other ports: %d frames, want 1", n)
 	}
+	// What waited in the socket teaches nothing either.
+	p2.give(eth(broadcast, mac(2), 50))
+	b.run()
+	p3.take()
+	p1.give(eth(mac(2), mac(1), 50))
+	b.run()
+	if n := len(p3.take()); n != 1 {
+		t.Fatalf("a MAC heard from a port that is down is searched for on others: %d frames, want 1", n)
+	}
 }
 
 // TestMirrorPortByName shows that a mirror's output port is who has the name now,

@@ -232,7 +232,7 @@ func (w *worker) finish(q *txQueue, outs []frame.Out) {
 			continue
 		}
 		segments := uint64(0)
-		for {
+		for w.segmenter.More() {
 			s := w.pool.Get()
 			if s == nil && len(ready) > 0 {
 				flush()
@@ -243,10 +243,7 @@ func (w *worker) finish(q *txQueue, outs []frame.Out) {
 				segments++
 				break
 			}
-			if !w.segmenter.Next(s) {
-				w.pool.Release(s)
-				break
-			}
+			w.segmenter.Next(s)
 			segments++
 			if ready = append(ready, frame.Out{F: s, Tag: o.Tag}); len(ready) == cap(ready) {
 				flush()
