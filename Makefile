@@ -45,8 +45,8 @@ demo:
 test:
 	@scripts/need $(TEST_NEEDS)
 	@$(MAKE) --no-print-directory lint build
-	CGO_ENABLED=1 $(GO) test -race -timeout 14m ./...
-	CGO_ENABLED=0 $(GO) test -timeout 10m ./switch ./ports ./frame ./fdb ./capture
+	CGO_ENABLED=1 $(GO) test -race -count=1 -timeout 14m ./...
+	CGO_ENABLED=0 $(GO) test -count=1 -timeout 10m ./switch ./ports ./frame ./fdb ./capture
 
 bench:
 	CGO_ENABLED=0 $(GO) test -run '^$$' -bench . -benchtime $(BENCHTIME) ./...
