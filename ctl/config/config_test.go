@@ -352,6 +352,15 @@ func TestReaders(t *testing.T) {
 	if v := (Port{}).VLANs(); v.Mode != Trunk || !v.Admits(0) || !v.Admits(4094) {
 		t.Errorf("VLANs of a bare port: %+v", v)
 	}
+	for trunks, want := range map[string]string{"": "1-4094", "0": "5", "0,3": "3, 5", "0-7": "1-7", "3": "3, 5"} {
+		p := Port{Options: Options{"vlan_mode": "native-tagged", "tag": "5", "trunks": trunks}}
+		if v := p.VLANs(); v.Admits(0) || !v.Admits(5) || v.allowed() != want {
+			t.Errorf("a native port with trunks %q: VLAN 0 admitted %t, allowed %s, want %s", trunks, v.Admits(0), v.allowed(), want)
+		}
+	}
+	if v := (Port{Options: Options{"vlan_mode": "native-tagged", "tag": "0"}}).VLANs(); !v.Admits(0) {
+		t.Error("a native port whose VLAN is 0 does not admit it")
+	}
 	m := b.Mirrors[0].Options
 	if m.Int("rotate") != 2<<20 || m.Int("files") != 1 || strings.Join(m.List("select_src_port"), " ") != "a n" || m.Text("output_pcap") != "/m" {
 		t.Errorf("mirror: %+v", m)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -209,10 +210,23 @@ func (v *VLANs) Admits(vlan uint16) bool {
 	if v.Mode == Access {
 		return vlan == v.Tag
 	}
-	for _, r := range v.Trunks {
+	for _, r := range v.carried() {
 		if vlan >= r.First && vlan <= r.Last {
 			return true
 		}
 	}
 	return false
+}
+
+// carried is Trunks without VLAN 0 where that is not the native VLAN: it would leave
+// untagged, and so turn into the native one.
+func (v *VLANs) carried() []Range {
+	if !v.Mode.native() || v.Tag == 0 || len(v.Trunks) == 0 || v.Trunks[0].First != 0 {
+		return v.Trunks
+	}
+	rest := slices.Clone(v.Trunks)
+	if rest[0].First = 1; rest[0].Last == 0 {
+		rest = rest[1:]
+	}
+	return rest
 }

@@ -359,5 +359,5 @@ func (v *VLANs) allowed() string {
 	if v.Mode == Access {
 		return strconv.Itoa(int(v.Tag))
 	}
-	return strings.ReplaceAll(vlanText(v.Trunks), ",", ", ")
+	return strings.ReplaceAll(vlanText(v.carried()), ",", ", ")
 }
