@@ -77,12 +77,16 @@ func (n *Namespace) create() error {
 		if err := netlink.LinkSetUp(lo); err != nil {
 			return err
 		}
-		// What interfaces made later begin with.
+		// What interfaces made later begin with: silent, and done at once with the
+		// multicast reports (RFC 3810) that an address begins with. They are repeated
+		// up to a second later, and would be in the way of tests that count frames.
 		for key, value := range map[string]string{
-			"net/ipv6/conf/default/accept_dad":           "0",
-			"net/ipv6/conf/default/accept_ra":            "0",
-			"net/ipv6/conf/default/autoconf":             "0",
-			"net/ipv6/conf/default/router_solicitations": "0",
+			"net/ipv6/conf/default/accept_dad":                        "0",
+			"net/ipv6/conf/default/accept_ra":                         "0",
+			"net/ipv6/conf/default/autoconf":                          "0",
+			"net/ipv6/conf/default/router_solicitations":              "0",
+			"net/ipv6/conf/default/mldv1_unsolicited_report_interval": "10",
+			"net/ipv6/conf/default/mldv2_unsolicited_report_interval": "10",
 		} {
 			if err := sysctl(key, value); err != nil && !errors.Is(err, os.ErrNotExist) {
 				return err // no IPv6 in this kernel is fine
