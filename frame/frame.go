@@ -132,9 +132,27 @@ type Frame struct {
 	Truncated bool
 	// Tunnelled is for the worker to note what Encapsulated told.
 	Tunnelled bool
+	// Fault is why the device that received the frame says that it cannot be
+	// forwarded; FaultNone when it can.
+	Fault Fault
+	// Port is the switch's number of the port that the frame came in by. The device
+	// sets it where it receives for many ports (a tunnel's endpoint), else the worker.
+	Port uint32
 	Offload
 	Tag Tag // the outermost tag, taken out of the bytes
 }
+
+// Fault is what a tunnel found wrong with a frame whose port is known.
+type Fault uint8
+
+// The faults.
+const (
+	FaultNone     Fault = iota
+	FaultCritical       // Geneve: a critical option that is not understood, RFC 8926 section 3.5
+	FaultProtocol       // the payload is no Ethernet frame
+	FaultChecksum       // GRE: the checksum is wrong, RFC 2784 section 2.3
+	FaultECN            // congestion was met on the way, and the inner packet cannot be told, RFC 6040 section 4.2
+)
 
 // Bytes returns the frame from its destination address on, without the tag that
 // stands in Tag. The slice is valid until the frame goes back to its pool.
@@ -180,7 +198,7 @@ func (f *Frame) Room(n int) []byte { return f.buf[Headroom-n:] }
 // no tag and no offload. 0 <= n <= MaxLen.
 func (f *Frame) Reset(n int) {
 	f.off, f.n = Headroom, n
-	f.Truncated, f.Tunnelled = false, false
+	f.Truncated, f.Tunnelled, f.Fault = false, false, FaultNone
 	f.Tag = Tag{}
 	f.Offload = Offload{}
 }

@@ -148,9 +148,12 @@ func joinFanout(fd, group int) (int, error) {
 // Queues returns how many receive queues there are.
 func (p *Packet) Queues() int { return len(p.fds) }
 
-// FD returns the descriptor of queue q: it polls readable when a frame waits,
-// and writable when Send on q would take one.
+// FD returns the descriptor of queue q, which polls readable when a frame waits.
 func (p *Packet) FD(q int) int { return p.fds[q] }
+
+// SendFD returns the descriptor that a worker sends by, which polls writable when
+// Send would take a frame.
+func (p *Packet) SendFD(worker int) int { return p.fds[worker%len(p.fds)] }
 
 // On reports whether the device is on interface index still. One that was removed,
 // or moved to another namespace, took the device's sockets off (NETDEV_UNREGISTER),
@@ -186,12 +189,12 @@ func (p *Packet) Recv(q int, b *frame.Batch, limit int) (int, unix.Errno) {
 	return n, errno
 }
 
-// Send sends out on queue q without waiting. It returns how many went out, and
+// Send sends out on a worker's queue without waiting. It returns how many went out, and
 // when not all did, what out[n] met: EAGAIN, when the socket's buffer is full.
 // len(out) <= frame.MaxBatch.
-func (p *Packet) Send(q int, v *frame.Vectors, out []frame.Out) (int, unix.Errno) {
+func (p *Packet) Send(worker int, v *frame.Vectors, out []frame.Out) (int, unix.Errno) {
 	v.Gather(out)
-	return v.Sendmmsg(p.fds[q], len(out))
+	return v.Sendmmsg(p.SendFD(worker), len(out))
 }
 
 // Offloads reports whether frames may leave with unfinished checksums and as

@@ -205,6 +205,9 @@ func (t *TAP) Queues() int { return 1 }
 // FD returns the descriptor of the only queue.
 func (t *TAP) FD(int) int { return t.fd }
 
+// SendFD returns it, too.
+func (t *TAP) SendFD(int) int { return t.fd }
+
 // Offloads reports whether frames may leave unfinished: the host's stack takes
 // what its own devices may hand it.
 func (t *TAP) Offloads() bool { return true }

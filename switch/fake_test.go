@@ -73,6 +73,7 @@ func (d *fake) full(room int) {
 
 func (d *fake) Queues() int    { return 1 }
 func (d *fake) FD(int) int     { return d.fd }
+func (d *fake) SendFD(int) int { return d.fd }
 func (d *fake) Offloads() bool { return d.offloads }
 
 func (d *fake) Missed() uint64 {

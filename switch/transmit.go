@@ -146,9 +146,8 @@ func (w *worker) send(q *txQueue, outs []frame.Out) {
 // sent, or dropped with the reason that the device gave.
 func (w *worker) try(q *txQueue, outs []frame.Out) (done int) {
 	var frames, bytes uint64
-	queue := w.id % q.port.device.Queues()
 	for done < len(outs) {
-		n, errno := q.port.device.Send(queue, &w.vectors, outs[done:])
+		n, errno := q.port.device.Send(w.id, &w.vectors, outs[done:])
 		for i := done; i < done+n; i++ {
 			bytes += uint64(outs[i].WireLen())
 		}

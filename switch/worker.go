@@ -296,7 +296,7 @@ func (w *worker) arm(q *txQueue, on bool) error {
 		return nil
 	}
 	d := q.port.device
-	s := w.slotFor(d.FD(w.id % d.Queues()))
+	s := w.slotFor(d.SendFD(w.id))
 	events := w.slots[s].events &^ unix.EPOLLOUT
 	if on {
 		events |= unix.EPOLLOUT
