@@ -97,6 +97,37 @@ func (f *Frame) FinishChecksum() error {
 	return nil
 }
 
+// Headers is FinishChecksum for a sender that gathers and must not change f: it
+// copies f up to the end of the checksum field to head, with the checksum final,
+// and returns how many bytes these are, and the rest of f. When there is nothing
+// to finish n is 0 and rest all of f.
+//
+// The error is ErrSuper, ErrShort or ErrOffload; this too when the field does not
+// lie in the first len(head) bytes (512 hold it behind any headers that are sent
+// in earnest), and for SCTP, whose checksum FinishChecksum is for: see NeedsCRC32c.
+func (f *Frame) Headers(head []byte) (n int, rest []byte, err error) {
+	b := f.Bytes()
+	if f.Flags&NeedsCsum == 0 {
+		return 0, b, nil
+	}
+	if f.Super() {
+		return 0, nil, ErrSuper
+	}
+	field, err := openField(b, &f.Offload)
+	if err != nil {
+		return 0, nil, err
+	}
+	if n = field + 2; n > len(head) {
+		return 0, nil, ErrOffload
+	}
+	if _, sctp := sctpEnd(b, &f.Offload); sctp {
+		return 0, nil, ErrOffload
+	}
+	copy(head[:n], b)
+	binary.BigEndian.PutUint16(head[field:], closeSum(b[f.CsumStart:]))
+	return n, b[n:], nil
+}
+
 // Finish makes the checksums in b final for a reader that knows nothing of
 // offloads: a capture file. b is a private copy of a whole frame, with or
 // without tags in its bytes, and o its offload state, whose offsets count from
@@ -151,24 +182,38 @@ func finishIPv4(b []byte, l *Layout) {
 // finishL4 sums b from CsumStart to its end. The field itself holds the folded
 // sum of the pseudo-header, and is summed along. SCTP has a CRC instead.
 func finishL4(b []byte, o *Offload) error {
-	if len(b) < EthLen {
-		return ErrShort
-	}
-	start := int(o.CsumStart)
-	field := start + int(o.CsumOffset)
-	if start < EthLen || field+2 > len(b) {
-		return ErrOffload
+	field, err := openField(b, o)
+	if err != nil {
+		return err
 	}
 	if end, ok := sctpEnd(b, o); ok {
-		finishSCTP(b[start:end])
+		finishSCTP(b[o.CsumStart:end])
 		return nil
 	}
-	sum := ^Sum(b[start:], 0)
+	binary.BigEndian.PutUint16(b[field:], closeSum(b[o.CsumStart:]))
+	return nil
+}
+
+// openField returns the offset of the partial checksum in b. The error is
+// ErrShort, or ErrOffload when the field does not lie inside b.
+func openField(b []byte, o *Offload) (int, error) {
+	if len(b) < EthLen {
+		return 0, ErrShort
+	}
+	field := int(o.CsumStart) + int(o.CsumOffset)
+	if o.CsumStart < EthLen || field+2 > len(b) {
+		return 0, ErrOffload
+	}
+	return field, nil
+}
+
+// closeSum returns the checksum of b, in which the partial one stands.
+func closeSum(b []byte) uint16 {
+	sum := ^Sum(b, 0)
 	if sum == 0 {
 		// 0 means "no checksum" in UDP (RFC 768). The kernel does not ask for
 		// the protocol here (CSUM_MANGLED_0): elsewhere both zeros verify.
 		sum = 0xffff
 	}
-	binary.BigEndian.PutUint16(b[field:], sum)
-	return nil
+	return sum
 }

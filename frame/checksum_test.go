@@ -95,6 +95,71 @@ func TestFinishChecksum(t *testing.T) {
 	}
 }
 
+// Headers says the same as FinishChecksum, and leaves the frame as it is.
+func TestHeaders(t *testing.T) {
+	pool := testPool(t, 1)
+	f := pool.Get()
+	r := rand.New(rand.NewPCG(31, 32))
+	head := make([]byte, MaxHeaders)
+	for range 500 {
+		p := randomPacket(r, 1500)
+		p.pad = r.IntN(8)
+		b, o := p.build()
+		if r.IntN(8) == 0 {
+			b, o = zeroSumFrame(r.IntN(2) == 0)
+		}
+		f.Set(b)
+		f.Offload = o
+		n, rest, err := f.Headers(head)
+		if err != nil || n != int(o.CsumStart+o.CsumOffset)+2 {
+			t.Fatalf("%d bytes of headers, error %v", n, err)
+		}
+		if !bytes.Equal(f.Bytes(), b) || f.Offload != o {
+			t.Fatal("the frame was changed")
+		}
+		if err := f.FinishChecksum(); err != nil {
+			t.Fatal(err)
+		}
+		if got := join(head[:n], rest); !bytes.Equal(got, f.Bytes()) {
+			t.Fatalf("got % x\nwant % x", got, f.Bytes())
+		}
+		if n, rest, err := f.Headers(head); n != 0 || err != nil || !bytes.Equal(rest, f.Bytes()) {
+			t.Fatalf("nothing to finish: %d bytes of headers, %d others, error %v", n, len(rest), err)
+		}
+	}
+}
+
+func TestHeadersRefuses(t *testing.T) {
+	pool := testPool(t, 1)
+	f := pool.Get()
+	good, o := packet{payload: []byte("x")}.build()
+	sctp, crc := sctpFrame(make([]byte, 40), false)
+	super := o
+	super.GSOType, super.GSOSize = GSOTCPv4, 1
+	tests := []struct {
+		name string
+		b    []byte
+		o    Offload
+		head int
+		want error
+	}{
+		{"just enough room", good, o, 52, nil},
+		{"no room", good, o, 51, ErrOffload},
+		{"super-frame", good, super, 512, ErrSuper},
+		{"field over the end", good, Offload{Flags: NeedsCsum, CsumStart: 34, CsumOffset: uint16(len(good) - 35)}, 512, ErrOffload},
+		{"start in the Ethernet header", good, Offload{Flags: NeedsCsum, CsumStart: 13, CsumOffset: 16}, 512, ErrOffload},
+		{"short", good[:13], Offload{Flags: NeedsCsum}, 512, ErrShort},
+		{"SCTP", sctp, crc, 512, ErrOffload},
+	}
+	for _, tt := range tests {
+		f.Set(tt.b)
+		f.Offload = tt.o
+		if n, _, err := f.Headers(make([]byte, tt.head)); !errors.Is(err, tt.want) || err != nil && n != 0 {
+			t.Errorf("%s: %d bytes, error %v, want %v", tt.name, n, err, tt.want)
+		}
+	}
+}
+
 // A sum of 0 is written as 0xffff, whatever the protocol: so the kernel does.
 func TestFinishChecksumNeverZero(t *testing.T) {
 	pool := testPool(t, 1)
@@ -191,6 +256,13 @@ func TestChecksumNoAllocs(t *testing.T) {
 	noAllocs(t, "FinishChecksum", func() {
 		f.Offload = o
 		if err := f.FinishChecksum(); err != nil {
+			panic(err)
+		}
+	})
+	head := make([]byte, MaxHeaders)
+	f.Offload = o
+	noAllocs(t, "Headers", func() {
+		if _, _, err := f.Headers(head); err != nil {
 			panic(err)
 		}
 	})

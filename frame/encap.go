@@ -211,32 +211,33 @@ func tunnelWithin(b []byte, n int) bool {
 	return false
 }
 
-// write fills in the outer headers of the segment b, whose inner transport header
-// is at start, and sums to rest.
+// write fills in the outer headers of a segment of size bytes, of which b has all
+// headers, and whose inner transport header is at start. What is behind start sums
+// to rest.
 //
 // The inner checksum makes all behind start sum up to the complement of the inner
 // pseudo-header's sum, so there is no need to read the payload a second time: what
 // the kernel calls local checksum offload (lco_csum).
-func (t *tunnel) write(b []byte, start int, rest uint16) {
-	t.ip.write(b[t.ip.at:])
-	p := b[t.at:]
+func (t *tunnel) write(b []byte, size, start int, rest uint16) {
+	t.ip.write(b[t.ip.at:], size-t.ip.at)
+	p, n := b[t.at:start], size-t.at
 	if t.udp {
-		binary.BigEndian.PutUint16(p[udpLength:], uint16(len(p)))
+		binary.BigEndian.PutUint16(p[udpLength:], uint16(n))
 	}
-	t.sum(p, start-t.at, rest)
+	t.sum(p, n, rest)
 }
 
-// sum writes the checksum of p, a packet that begins with the UDP or GRE header,
-// if it has one. Only the first n bytes are read; those behind sum to rest.
+// sum writes the checksum, if there is one, of a packet of n bytes that begins
+// with the UDP or GRE header, and with p. What is behind p sums to rest.
 func (t *tunnel) sum(p []byte, n int, rest uint16) {
 	switch {
 	case t.field == 0:
 	case t.udp:
 		binary.BigEndian.PutUint16(p[t.field:], 0)
-		putUDPSum(p, Sum(p[:n], t.phSum+uint32(len(p))+uint32(rest)))
+		putUDPSum(p, Sum(p, t.phSum+uint32(n)+uint32(rest)))
 	default:
 		binary.BigEndian.PutUint32(p[t.field:], 0) // with Reserved1
-		binary.BigEndian.PutUint16(p[t.field:], ^Sum(p[:n], uint32(rest)))
+		binary.BigEndian.PutUint16(p[t.field:], ^Sum(p, uint32(rest)))
 	}
 }
 

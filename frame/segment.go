@@ -18,6 +18,9 @@ var ErrSegment = errors.New("super-frame's headers do not match its offload stat
 //	if err := s.Start(f); err != nil { … }
 //	for s.Next(dst) { send(dst) }
 //
+// A sender that gathers takes NextHeader instead, which leaves the payload where
+// it is.
+//
 // # Theory of operation
 //
 // All segments repeat the headers of the super-frame, with these differences:
@@ -61,8 +64,8 @@ type Segmenter struct {
 const maxSegments = 2048
 
 // Start begins with the super-frame f, which must not change or be released
-// before Next has returned false. The error is one of Check, or ErrSegment; then
-// there is nothing for Next.
+// before Next has returned false (NextHeader: 0). The error is one of Check, or
+// ErrSegment; then there is nothing for Next.
 func (s *Segmenter) Start(f *Frame) error {
 	s.src = nil
 	if err := f.Check(); err != nil {
@@ -110,39 +113,68 @@ func (s *Segmenter) Start(f *Frame) error {
 // More reports whether Next would make a segment.
 func (s *Segmenter) More() bool { return s.src != nil }
 
+// MaxHeaders is what a caller of NextHeader should have room for, in bytes: all
+// headers of a tunnel's super-frame with every option but IPv6 extension headers.
+// Those can make HeadersLen more than that; such a frame, which nobody sends for
+// speed, is better cut with Next.
+const MaxHeaders = 512
+
+// HeadersLen returns how many bytes of headers each segment begins with, and
+// SegmentPayload how many bytes of payload follow in all but the last, which may
+// have less. Both are valid after Start.
+func (s *Segmenter) HeadersLen() int { return s.hdr }
+
+// SegmentPayload is described at HeadersLen.
+func (s *Segmenter) SegmentPayload() int { return s.size }
+
 // Next makes dst the next segment, with Start's frame's tag and no offload, and
 // reports whether there was one. dst is any other frame; what it held is lost.
 func (s *Segmenter) Next(dst *Frame) bool {
 	if s.src == nil {
 		return false
 	}
+	dst.Reset(0)
+	dst.Tag = s.src.Tag
+	b := dst.buf[dst.off:]
+	n, payload := s.NextHeader(b)
+	dst.n = n + copy(b[n:], payload)
+	return true
+}
+
+// NextHeader is Next for a sender that gathers: it writes the next segment's
+// headers, with final checksums and without the tag, to head, and returns their
+// length, which is HeadersLen, and the segment's payload, which is not copied but
+// a slice of the super-frame. n is 0 when there are no more segments.
+// len(head) >= HeadersLen().
+func (s *Segmenter) NextHeader(head []byte) (n int, payload []byte) {
+	if s.src == nil {
+		return 0, nil
+	}
 	src := s.src.Bytes()
 	first := s.at == s.hdr
-	n := min(s.size, len(src)-s.at)
-	last := s.at+n == len(src)
+	end := min(s.at+s.size, len(src))
+	last := end == len(src)
+	payload = src[s.at:end:end]
 
-	dst.Reset(s.hdr + n)
-	dst.Tag = s.src.Tag
-	b := dst.Bytes()
-	copy(b, src[:s.hdr])
-	copy(b[s.hdr:], src[s.at:s.at+n])
-
-	s.ip.write(b[s.ip.at:])
-	pseudo := s.phSum + uint32(len(b)-s.l4)
+	b := head[:s.hdr]
+	copy(b, src)
+	size := len(b) + len(payload)
+	s.ip.write(b[s.ip.at:], size-s.ip.at)
+	pseudo := s.phSum + uint32(size-s.l4)
 	if s.udp {
-		writeUDP(b[s.l4:], pseudo)
+		writeUDP(b[s.l4:], payload, pseudo)
 	} else {
-		s.writeTCP(b[s.l4:], pseudo, first, last)
+		s.writeTCP(b[s.l4:], payload, pseudo, first, last)
 	}
 	if s.tunnel.at != 0 {
-		s.tunnel.write(b, s.l4, ^fold(pseudo))
+		s.tunnel.write(b, size, s.l4, ^fold(pseudo))
 	}
 
-	s.at += n
+	s.at = end
 	if last {
 		s.src = nil
 	}
-	return true
+	return len(b), payload
 }
 
 // ipHeader is an IP header that is repeated in every segment.
@@ -166,38 +198,39 @@ func readIP(b []byte, l *Layout) ipHeader {
 	return h
 }
 
-// write fills in the IP header at the start of p, which ends with the segment.
-func (h *ipHeader) write(p []byte) {
+// write fills in the IP header at the start of p, for a packet of n bytes.
+func (h *ipHeader) write(p []byte, n int) {
 	if h.v6 {
-		binary.BigEndian.PutUint16(p[ipv6PayloadLen:], uint16(len(p)-IPv6Len))
+		binary.BigEndian.PutUint16(p[ipv6PayloadLen:], uint16(n-IPv6Len))
 		return
 	}
-	binary.BigEndian.PutUint16(p[ipv4TotalLen:], uint16(len(p)))
+	binary.BigEndian.PutUint16(p[ipv4TotalLen:], uint16(n))
 	binary.BigEndian.PutUint16(p[ipv4ID:], h.id)
-	binary.BigEndian.PutUint16(p[ipv4Checksum:], ^fold(h.sum+uint32(len(p))+uint32(h.id)))
+	binary.BigEndian.PutUint16(p[ipv4Checksum:], ^fold(h.sum+uint32(n)+uint32(h.id)))
 	h.id++
 }
 
-// writeTCP fills in the TCP header at the start of p, which ends with the
-// segment. pseudo is the sum of the pseudo-header.
-func (s *Segmenter) writeTCP(p []byte, pseudo uint32, first, last bool) {
-	seq := binary.BigEndian.Uint32(p[tcpSeq:]) + uint32(s.at-s.hdr)
-	binary.BigEndian.PutUint32(p[tcpSeq:], seq)
+// writeTCP fills in the TCP header h of the segment with payload. pseudo is the
+// sum of the pseudo-header. The header's length is even, as Sum wants it of all
+// pieces but the last.
+func (s *Segmenter) writeTCP(h, payload []byte, pseudo uint32, first, last bool) {
+	seq := binary.BigEndian.Uint32(h[tcpSeq:]) + uint32(s.at-s.hdr)
+	binary.BigEndian.PutUint32(h[tcpSeq:], seq)
 	if !last {
-		p[tcpFlags] &^= tcpFIN | tcpPSH
+		h[tcpFlags] &^= tcpFIN | tcpPSH
 	}
 	if !first {
-		p[tcpFlags] &^= tcpCWR
+		h[tcpFlags] &^= tcpCWR
 	}
-	binary.BigEndian.PutUint16(p[tcpChecksum:], 0)
-	binary.BigEndian.PutUint16(p[tcpChecksum:], ^Sum(p, pseudo))
+	binary.BigEndian.PutUint16(h[tcpChecksum:], 0)
+	binary.BigEndian.PutUint16(h[tcpChecksum:], ^Sum(payload, uint32(Sum(h, pseudo))))
 }
 
 // writeUDP does the same for UDP.
-func writeUDP(p []byte, pseudo uint32) {
-	binary.BigEndian.PutUint16(p[udpLength:], uint16(len(p)))
-	binary.BigEndian.PutUint16(p[udpChecksum:], 0)
-	putUDPSum(p, Sum(p, pseudo))
+func writeUDP(h, payload []byte, pseudo uint32) {
+	binary.BigEndian.PutUint16(h[udpLength:], uint16(len(h)+len(payload)))
+	binary.BigEndian.PutUint16(h[udpChecksum:], 0)
+	putUDPSum(h, Sum(payload, uint32(Sum(h, pseudo))))
 }
 
 // SegmentLen returns the length in bytes of the longest frame that f stands for

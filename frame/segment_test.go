@@ -79,7 +79,51 @@ func segments(t testing.TB, s *Segmenter, src, dst *Frame) [][]byte {
 	if s.Next(dst) {
 		t.Fatal("a segment after the last")
 	}
+	// NextHeader says the same, alone and in turn with Next.
+	for _, every := range []int{1, 2} {
+		if err := nextHeaders(s, src, dst, every, out); err != nil {
+			t.Fatal(err)
+		}
+	}
 	return out
+}
+
+// nextHeaders cuts src anew, each every-th segment by NextHeader and the others by
+// Next, and tells where what comes differs from want.
+func nextHeaders(s *Segmenter, src, dst *Frame, every int, want [][]byte) error {
+	if err := s.Start(src); err != nil {
+		return err
+	}
+	head := make([]byte, s.HeadersLen())
+	at := s.HeadersLen()
+	for k := range want {
+		var got []byte
+		if k%every == 0 {
+			n, payload := s.NextHeader(head)
+			if n != s.HeadersLen() || len(payload) != cap(payload) {
+				return fmt.Errorf("segment %d: %d bytes of headers, want %d; payload of %d with room for %d",
+					k, n, s.HeadersLen(), len(payload), cap(payload))
+			}
+			if k < len(want)-1 && len(payload) != s.SegmentPayload() {
+				return fmt.Errorf("segment %d of %d: %d payload bytes, want %d", k, len(want), len(payload), s.SegmentPayload())
+			}
+			if len(payload) > 0 && &payload[0] != &src.Bytes()[at] {
+				return fmt.Errorf("segment %d: the payload is not where the super-frame has it", k)
+			}
+			at += len(payload)
+			got = join(head, payload)
+		} else if s.Next(dst) {
+			got = dst.Bytes()
+			at += dst.Len() - s.HeadersLen()
+		}
+		if !bytes.Equal(got, want[k]) {
+			return fmt.Errorf("segment %d of %d, NextHeader for one in %d:\n got % x\nwant % x", k, len(want), every, got, want[k])
+		}
+	}
+	if n, payload := s.NextHeader(head); n != 0 || payload != nil || s.More() {
+		return errors.New("NextHeader has a segment after the last")
+	}
+	return nil
 }
 
 func TestSegmentAgainstNaive(t *testing.T) {
@@ -305,6 +349,15 @@ func TestSegmentNoAllocs(t *testing.T) {
 			sink += dst.Len()
 		}
 	})
+	head := make([]byte, MaxHeaders)
+	noAllocs(t, "NextHeader", func() {
+		if err := s.Start(src); err != nil {
+			panic(err)
+		}
+		for n := 1; n > 0; n, _ = s.NextHeader(head) {
+			sink += n
+		}
+	})
 	noAllocs(t, "SegmentLen", func() { sink += src.SegmentLen() })
 	src.Bytes()[14] = 0
 	noAllocs(t, "refusal", func() {
@@ -359,8 +412,10 @@ func FuzzSegment(f *testing.F) {
 		}
 		limit := src.SegmentLen()
 		var payload []byte
+		var all [][]byte
 		n := 0
 		for ; s.Next(dst); n++ {
+			all = append(all, bytes.Clone(dst.Bytes()))
 			if n > maxSegments {
 				t.Fatal("no end of segments")
 			}
@@ -379,6 +434,9 @@ func FuzzSegment(f *testing.F) {
 		if n == 0 || !bytes.Equal(payload, b[hdr:]) {
 			t.Fatal("payloads do not add up to the original")
 		}
+		if err := nextHeaders(&s, src, dst, 2, all); err != nil {
+			t.Fatal(err)
+		}
 	})
 }
 
@@ -396,6 +454,28 @@ func BenchmarkSegment(b *testing.B) {
 					b.Fatal(err)
 				}
 				for s.Next(dst) {
+				}
+			}
+		})
+	}
+}
+
+// What a tunnel does with a super-frame: headers made, payload summed in place.
+func BenchmarkNextHeader(b *testing.B) {
+	for _, size := range []uint16{536, 1398, 8948} {
+		b.Run(fmt.Sprint(size), func(b *testing.B) {
+			pool := testPool(b, 1)
+			src := pool.Get()
+			packet{payload: make([]byte, 64000), tcpOpts: nops(12)}.super(src, size)
+			head := make([]byte, MaxHeaders)
+			var s Segmenter
+			b.ReportAllocs()
+			b.SetBytes(int64(src.Len()))
+			for b.Loop() {
+				if err := s.Start(src); err != nil {
+					b.Fatal(err)
+				}
+				for n := 1; n > 0; n, _ = s.NextHeader(head) {
 				}
 			}
 		})
