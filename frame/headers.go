@@ -121,6 +121,8 @@ const (
 	ipv4Fragment = 6
 	ipv4Proto    = 9
 	ipv4Checksum = 10
+	ipv4Src      = 12
+	ipv4Dst      = 16
 
 	ipv4MoreFragments  = 0x2000
 	ipv4FragmentOffset = 0x1fff
@@ -177,6 +179,8 @@ func (l *Layout) parseIPv4(b []byte) error {
 const (
 	ipv6PayloadLen = 4
 	ipv6NextHeader = 6
+	ipv6Src        = 8
+	ipv6Dst        = 24
 
 	ipv6ExtUnit        = 8
 	ipv6Fragment       = 2
