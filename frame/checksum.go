@@ -70,6 +70,12 @@ func fold(s uint32) uint16 {
 	return uint16(s>>16 + s)
 }
 
+// adjust returns the checksum sum after a 16-bit word that it covers changed from
+// old to new: RFC 1624, eqn. 3. A wrong checksum stays wrong.
+func adjust(sum, old, new uint16) uint16 {
+	return ^fold(uint32(^sum) + uint32(^old) + uint32(new))
+}
+
 // Pseudo returns the sum of the pseudo-header of RFC 793 section 3.1 (IPv4) or
 // RFC 8200 section 8.1 (IPv6), for Sum. addrs is source and destination address
 // as they stand in the IP header, 8 or 32 bytes; n is the length of transport

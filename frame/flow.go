@@ -28,15 +28,8 @@ func FlowHash(b []byte) uint32 {
 	if len(b) < EthLen {
 		return 0
 	}
-	etherType := binary.BigEndian.Uint16(b[AddrLen:])
-	l3 := b[EthLen:]
-	for range maxTags {
-		if etherType != TPID8021Q && etherType != TPID8021AD || len(l3) < TagLen {
-			break
-		}
-		etherType = binary.BigEndian.Uint16(l3[2:])
-		l3 = l3[TagLen:]
-	}
+	etherType, at := network(b)
+	l3 := b[at:]
 	switch {
 	case etherType == EtherIPv4 && len(l3) >= IPv4MinLen && l3[0]>>4 == 4:
 		var ports uint64

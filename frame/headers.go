@@ -99,6 +99,22 @@ func Parse(b []byte) (Layout, error) {
 	return l, nil
 }
 
+// network skips b's tags, as Parse does, and returns the EtherType behind them and
+// the offset of what that names: the cheap way in for who wants one byte of a
+// header, and then has to see that it lies inside b. len(b) >= EthLen.
+func network(b []byte) (etherType uint16, at int) {
+	at = EthLen
+	etherType = binary.BigEndian.Uint16(b[AddrLen:])
+	for range maxTags {
+		if etherType != TPID8021Q && etherType != TPID8021AD || len(b) < at+TagLen {
+			break
+		}
+		at += TagLen
+		etherType = binary.BigEndian.Uint16(b[at-2:])
+	}
+	return etherType, at
+}
+
 // Offsets in an IPv4 header, RFC 791 section 3.1:
 //
 //	 0                   1                   2                   3
@@ -116,14 +132,17 @@ func Parse(b []byte) (Layout, error) {
 //	+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
 //	|                    Options, to a multiple of 4                |
 const (
+	ipv4TOS      = 1
 	ipv4TotalLen = 2
 	ipv4ID       = 4
 	ipv4Fragment = 6
+	ipv4TTL      = 8
 	ipv4Proto    = 9
 	ipv4Checksum = 10
 	ipv4Src      = 12
 	ipv4Dst      = 16
 
+	ipv4DontFragment   = 0x4000
 	ipv4MoreFragments  = 0x2000
 	ipv4FragmentOffset = 0x1fff
 )
@@ -179,6 +198,7 @@ func (l *Layout) parseIPv4(b []byte) error {
 const (
 	ipv6PayloadLen = 4
 	ipv6NextHeader = 6
+	ipv6HopLimit   = 7
 	ipv6Src        = 8
 	ipv6Dst        = 24
 
@@ -263,6 +283,7 @@ const (
 	tcpChecksum   = 16
 
 	tcpFIN = 0x01
+	tcpSYN = 0x02
 	tcpPSH = 0x08
 	tcpCWR = 0x80
 )
