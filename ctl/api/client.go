@@ -144,6 +144,16 @@ func (c *Client) FDBFlush(ctx context.Context, f FDBQuery) (FlushResult, error) 
 	return call[FlushResult](ctx, c, http.MethodPost, "fdb/flush", f.params(), nil)
 }
 
+// Tunnels lists tunnel ports; bridge "" is all.
+func (c *Client) Tunnels(ctx context.Context, bridge string) ([]TunnelStatus, error) {
+	return call[[]TunnelStatus](ctx, c, http.MethodGet, "tunnels", params("bridge", bridge), nil)
+}
+
+// Meshes lists meshes with their peers; name "" is all.
+func (c *Client) Meshes(ctx context.Context, name string) ([]MeshStatus, error) {
+	return call[[]MeshStatus](ctx, c, http.MethodGet, "meshes", params("name", name), nil)
+}
+
 // Drops lists what was dropped and why; empty names are all.
 func (c *Client) Drops(ctx context.Context, bridge, port string) ([]Drop, error) {
 	return call[[]Drop](ctx, c, http.MethodGet, "drops", params("bridge", bridge, "port", port), nil)

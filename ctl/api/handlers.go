@@ -32,6 +32,8 @@ func (s *Server) endpoints() map[string]map[string]endpoint {
 		"/v1/fdb":       get(endpoint{fdbParams, s.fdb}),
 		"/v1/fdb/stats": get(endpoint{[]string{"bridge"}, s.fdbStats}),
 		"/v1/fdb/flush": post(endpoint{fdbParams, s.fdbFlush}),
+		"/v1/tunnels":   get(endpoint{[]string{"bridge"}, s.tunnels}),
+		"/v1/meshes":    get(endpoint{[]string{"name"}, s.meshes}),
 		"/v1/drops":     get(endpoint{[]string{"bridge", "port"}, s.drops}),
 		"/v1/stats":     get(endpoint{[]string{"bridge", "port"}, s.stats}),
 		"/v1/workers":   get(endpoint{serve: s.workers}),
@@ -168,6 +170,14 @@ func (s *Server) fdbFlush(_ http.ResponseWriter, r *http.Request, q query) (any,
 		return nil, err
 	}
 	return answer(s.svc.FDBFlush(r.Context(), f))
+}
+
+func (s *Server) tunnels(_ http.ResponseWriter, r *http.Request, q query) (any, error) {
+	return list(s.svc.Tunnels(r.Context(), q.str("bridge")))
+}
+
+func (s *Server) meshes(_ http.ResponseWriter, r *http.Request, q query) (any, error) {
+	return list(s.svc.Meshes(r.Context(), q.str("name")))
 }
 
 func (s *Server) drops(_ http.ResponseWriter, r *http.Request, q query) (any, error) {

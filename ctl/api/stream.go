@@ -9,7 +9,8 @@ import (
 // EventKinds are the kinds an Event can have.
 var EventKinds = []string{
 	"port-up", "port-down", "port-waiting", "port-error", "port-removed",
-	"mac-learned", "mac-moved", "mac-aged", "mac-evicted",
+	"mac-learned", "mac-moved", "mac-aged", "mac-evicted", "mac-flapping",
+	"bfd-up", "bfd-down", "mtu-changed",
 	"config", "confirm", "drops", "mirror-error", "mirror-up", "resync", "store", "lost",
 }
 

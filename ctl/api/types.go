@@ -36,6 +36,11 @@ type Service interface {
 	FDBStats(ctx context.Context, bridge string) ([]FDBStats, error)
 	FDBFlush(ctx context.Context, q FDBQuery) (FlushResult, error)
 
+	// Tunnels lists tunnel ports, those of meshes among them; bridge "" is all.
+	Tunnels(ctx context.Context, bridge string) ([]TunnelStatus, error)
+	// Meshes lists meshes with what became of each peer; name "" is all.
+	Meshes(ctx context.Context, name string) ([]MeshStatus, error)
+
 	Drops(ctx context.Context, bridge, port string) ([]Drop, error)
 	Stats(ctx context.Context, bridge, port string) ([]BridgeStats, error)
 	Workers(ctx context.Context) ([]WorkerStats, error)
@@ -92,6 +97,7 @@ type BridgeStatus struct {
 	Ports    []PortStatus   `json:"ports"`
 	Mirrors  []MirrorStatus `json:"mirrors,omitempty"`
 	FDB      FDBStats       `json:"fdb"`
+	Flaps    []FDBFlap      `json:"flaps,omitempty"` // the MACs that are held, since they flapped
 	Counters BridgeCounters `json:"counters"`
 }
 
@@ -101,12 +107,13 @@ const (
 	PortDown    = "down"    // attached; the interface has no carrier
 	PortWaiting = "waiting" // the interface does not exist (yet)
 	PortError   = "error"   // could not be attached; Reason says why; it is retried
+	PortSelf    = "self"    // a mesh's peer only: this host itself, to which no tunnel leads
 )
 
 // PortStatus is one port.
 type PortStatus struct {
 	Name     string         `json:"name"`
-	Type     string         `json:"type"` // local, packet, tap, internal, patch
+	Type     string         `json:"type"` // local, packet, tap, internal, patch, vxlan, gre, geneve
 	State    string         `json:"state"`
 	Reason   string         `json:"reason,omitempty"`
 	Since    time.Time      `json:"since"` // of State
@@ -116,6 +123,7 @@ type PortStatus struct {
 	MTU      int            `json:"mtu,omitempty"`
 	Workers  []int          `json:"workers,omitempty"` // one a queue
 	Notes    []string       `json:"notes,omitempty"`   // such as: offload finished in software
+	Tunnel   *TunnelStatus  `json:"tunnel,omitempty"`  // of a tunnel port
 	Counters PortCounters   `json:"counters"`
 }
 
@@ -131,13 +139,14 @@ type PortCounters struct {
 	Drops    map[string]uint64 `json:"drops,omitempty"`
 }
 
-// BridgeCounters add up: Received + Copies == Sent + Dropped, when no frame is
-// in flight.
+// BridgeCounters add up: Received + Copies + Answers == Sent + Dropped, when no
+// frame is in flight.
 type BridgeCounters struct {
 	Received     uint64            `json:"received"` // read by its ports, and missed by them
 	FloodCopies  uint64            `json:"flood_copies"`
 	MirrorCopies uint64            `json:"mirror_copies"`
 	SplitCopies  uint64            `json:"split_copies"` // segments beyond the first, made in software
+	Answers      uint64            `json:"answers"`      // ICMP that told a sender of a tunnel's MTU
 	Sent         uint64            `json:"sent"`         // by ports, and to capture files
 	Dropped      uint64            `json:"dropped"`
 	Drops        map[string]uint64 `json:"drops,omitempty"`
@@ -185,11 +194,12 @@ type WorkerStats struct {
 // Drop is one reason at one port.
 type Drop struct {
 	Bridge   string    `json:"bridge"`
-	Port     string    `json:"port"` // where the frame came in, or could not leave
+	Port     string    `json:"port"` // where the frame came in, or could not leave; a tunnel's endpoint
 	Reason   string    `json:"reason"`
 	Count    uint64    `json:"count"`
-	LastSeen time.Time `json:"last_seen"` // to a second
-	Help     string    `json:"help"`      // what it means and what to do
+	Source   string    `json:"source,omitempty"` // of tunnel packets that are no port's: 10.0.0.9 key 42
+	LastSeen time.Time `json:"last_seen"`        // to a second
+	Help     string    `json:"help"`             // what it means and what to do
 }
 
 // FDBQuery selects entries; empty fields select all. VLAN -1 is all.
@@ -232,6 +242,16 @@ type FDBMove struct {
 	To    string    `json:"to"`
 	Count uint64    `json:"count"`
 	Last  time.Time `json:"last"`
+}
+
+// FDBFlap is a MAC that changed ports too often, and is held at one of them.
+type FDBFlap struct {
+	VLAN  int       `json:"vlan"`
+	MAC   string    `json:"mac"`
+	Held  string    `json:"held"`  // port it is held at
+	Other string    `json:"other"` // port that it was last heard at besides
+	Count uint64    `json:"count"` // times it was found to flap
+	Until time.Time `json:"until"` // when it may move again
 }
 
 // FlushResult counts what a flush removed.
@@ -278,7 +298,7 @@ type HistoryEntry struct {
 
 // Event is one line of `monitor`. Kinds: port-up, port-down, port-waiting,
 // port-error, port-removed, mac-learned, mac-moved, mac-aged, mac-evicted,
-// config, confirm, drops, mirror-error, mirror-up, resync, store, lost.
+// mac-flapping, bfd-up, bfd-down, mtu-changed, config, confirm, drops, mirror-error, mirror-up, resync, store, lost.
 type Event struct {
 	Time    time.Time      `json:"time"`
 	Kind    string         `json:"kind"`

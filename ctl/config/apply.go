@@ -29,7 +29,7 @@ func (e *OpError) Unwrap() error { return e.Err }
 // String is the op as an error names it: add-port br0 veth1.
 func (op Op) String() string {
 	words := []string{op.Op}
-	for _, w := range []string{op.Bridge, op.Mirror, op.MAC, op.Port} {
+	for _, w := range []string{op.Bridge, op.Mirror, op.Mesh, op.MAC, op.Port} {
 		if w != "" {
 			if !printable(w) {
 				w = shown(w)
@@ -74,6 +74,7 @@ func (e *editor) do(op Op) error {
 		"add-port": e.addPort, "del-port": e.delPort, "set-port": e.setPort,
 		"add-mirror": e.addMirror, "del-mirror": e.delMirror,
 		"add-fdb": e.addFDB, "del-fdb": e.delFDB,
+		"add-mesh": e.addMesh, "del-mesh": e.delMesh, "set-mesh": e.setMesh,
 	}
 	step := steps[op.Op]
 	if step == nil {
@@ -214,6 +215,11 @@ func (e *editor) delBridge(op Op) error {
 		return err
 	}
 	name := b.Name
+	for _, m := range e.d.Meshes {
+		if m.Options["bridge"] == name {
+			return refuse(name, "mesh %q is in %s: delete the mesh first, or give it another bridge", m.Name, name)
+		}
+	}
 	e.d.Bridges = slices.DeleteFunc(e.d.Bridges, func(b Bridge) bool { return b.Name == name })
 	return nil
 }
@@ -265,11 +271,7 @@ func (e *editor) addPort(op Op) error {
 		}
 		p := Port{Name: op.Port, Type: word}
 		p.Type = string(p.Object())
-		limit := maxInterfaceName
-		if p.Object() == PatchPort {
-			limit = maxPatchName
-		}
-		if why := badName(p.Name, limit); why != "" {
+		if why := badName(p.Name, p.Object().nameLimit()); why != "" {
 			return refuse(p.Name, "%s %s", shown(p.Name), why)
 		}
 		if err := set(&p.Options, options, p.Object(), portPath(b.Name, p.Name)); err != nil {

@@ -102,8 +102,8 @@ func (b *builder) document(n *yaml.Node) Document {
 		return d
 	}
 	for _, k := range f.keys {
-		if k.Value != "bridges" {
-			b.wrong(k, "", "unknown key %s%s: want bridges", shown(k.Value), didYouMean(k.Value, []string{"bridges"}))
+		if known := []string{"bridges", "meshes"}; !slices.Contains(known, k.Value) {
+			b.wrong(k, "", "unknown key %s%s: want %s", shown(k.Value), didYouMean(k.Value, known), andList(known))
 		}
 	}
 	list := f.values["bridges"]
@@ -121,7 +121,26 @@ func (b *builder) document(n *yaml.Node) Document {
 			d.Bridges = append(d.Bridges, br)
 		}
 	})
+	meshes := map[string]int{}
+	b.list(f.values["meshes"], "meshes", maxMeshes, func(i int, n *yaml.Node) {
+		if m, ok := b.mesh(n, i); ok && b.once(meshes, n, meshPath(m.Name), m.Name) {
+			d.Meshes = append(d.Meshes, m)
+		}
+	})
 	return d
+}
+
+func (b *builder) mesh(n *yaml.Node, index int) (m Mesh, ok bool) {
+	f, ok := b.mapping(n, entryPath(n, "meshes", index), "a mesh")
+	if !ok {
+		return m, false
+	}
+	name, path, ok := b.name(f, "meshes", index)
+	if !ok {
+		return m, false
+	}
+	m.Name, m.Options = name, b.options(f, MeshObject, path, "name")
+	return m, true
 }
 
 func (b *builder) bridge(n *yaml.Node, index int) (br Bridge, ok bool) {

@@ -14,9 +14,12 @@ import (
 
 // Clone shares nothing with d.
 func (d Document) Clone() Document {
-	c := Document{Bridges: slices.Clone(d.Bridges)}
+	c := Document{Bridges: slices.Clone(d.Bridges), Meshes: slices.Clone(d.Meshes)}
 	for i := range c.Bridges {
 		c.Bridges[i] = c.Bridges[i].Clone()
+	}
+	for i := range c.Meshes {
+		c.Meshes[i].Options = maps.Clone(c.Meshes[i].Options)
 	}
 	return c
 }
@@ -39,7 +42,7 @@ func (b Bridge) Clone() Bridge {
 // Equal compares documents in canonical form. No options and empty options are
 // equal, and so are no ports and an empty list of them.
 func (d Document) Equal(other Document) bool {
-	return slices.EqualFunc(d.Bridges, other.Bridges, Bridge.Equal)
+	return slices.EqualFunc(d.Bridges, other.Bridges, Bridge.Equal) && slices.EqualFunc(d.Meshes, other.Meshes, Mesh.Equal)
 }
 
 // Equal compares bridges in canonical form.
@@ -50,11 +53,16 @@ func (b Bridge) Equal(o Bridge) bool {
 
 // Equal compares ports in canonical form.
 func (p Port) Equal(o Port) bool {
-	return p.Name == o.Name && p.Object() == o.Object() && maps.Equal(p.Options, o.Options)
+	return p.Name == o.Name && p.Object() == o.Object() && p.Mesh == o.Mesh && maps.Equal(p.Options, o.Options)
 }
 
 // Equal compares mirrors in canonical form.
 func (m Mirror) Equal(o Mirror) bool {
+	return m.Name == o.Name && maps.Equal(m.Options, o.Options)
+}
+
+// Equal compares meshes in canonical form.
+func (m Mesh) Equal(o Mesh) bool {
 	return m.Name == o.Name && maps.Equal(m.Options, o.Options)
 }
 
@@ -65,6 +73,19 @@ func (d *Document) Bridge(name string) *Bridge {
 		return &d.Bridges[i]
 	}
 	return nil
+}
+
+// Mesh finds a mesh by name in a document in canonical form, nil when there is
+// none. The pointer is into d.
+func (d *Document) Mesh(name string) *Mesh {
+	if i, ok := d.meshIndex(name); ok {
+		return &d.Meshes[i]
+	}
+	return nil
+}
+
+func (d *Document) meshIndex(name string) (int, bool) {
+	return slices.BinarySearchFunc(d.Meshes, name, func(m Mesh, n string) int { return cmp.Compare(m.Name, n) })
 }
 
 // Port finds a port by name in a bridge in canonical form, nil when there is
@@ -121,6 +142,8 @@ func portPath(bridge, port string) string { return entry(bridgePath(bridge)+".po
 
 func mirrorPath(bridge, mirror string) string { return entry(bridgePath(bridge)+".mirrors", mirror) }
 
+func meshPath(mesh string) string { return entry("meshes", mesh) }
+
 func fdbPath(bridge string, m StaticMAC) string {
 	return entry(bridgePath(bridge)+".fdb", fmt.Sprintf("%d,%s", m.VLAN, m.MAC))
 }
@@ -163,6 +186,9 @@ func (d *Document) canonicalise(r *report) {
 			}
 		}
 	}
+	for i := range d.Meshes {
+		d.Meshes[i].Options.canonicalise(MeshObject, meshPath(d.Meshes[i].Name), r)
+	}
 	d.sort()
 }
 
@@ -174,6 +200,7 @@ func (d *Document) sort() {
 		slices.SortStableFunc(b.FDB, compareMACs)
 	}
 	slices.SortStableFunc(d.Bridges, func(x, y Bridge) int { return strings.Compare(x.Name, y.Name) })
+	slices.SortStableFunc(d.Meshes, func(x, y Mesh) int { return strings.Compare(x.Name, y.Name) })
 }
 
 // canonicalise rewrites only values that are not canonical, so that options in

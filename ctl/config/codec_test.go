@@ -148,7 +148,7 @@ func TestParseErrors(t *testing.T) {
 		{"null bridges", "bridges:\n", `line 1: bridges: has no value: write [] to want no bridge`},
 		{"a word", "hello", `line 1: the document is "hello": want a mapping with a name`},
 		{"a list", "- a", `line 1: the document is a list: want a mapping with a name`},
-		{"misspelled top", "brigdes: []", `line 1: unknown key "brigdes"; did you mean "bridges"?: want bridges` + "\n" +
+		{"misspelled top", "brigdes: []", `line 1: unknown key "brigdes"; did you mean "bridges"?: want bridges and meshes` + "\n" +
 			`line 1: bridges: is missing: write "bridges: []" to want no bridge`},
 		{"bridges mapping", "bridges: {a: b}", `line 1: bridges: is a mapping: want a list`},
 		{"no name", "bridges:\n- tag: 1", `line 2: bridges[#1]: has no name`},
@@ -158,7 +158,7 @@ func TestParseErrors(t *testing.T) {
 		{"typo of a list", br0("  prots: []"), `line 3: bridges[br0]: unknown option "prots" for bridge; did you mean "ports"?`},
 		{"not for this type", br0("  ports: [{name: x, mtu: 9000}]"),
 			`line 3: bridges[br0].ports[x]: option "mtu" is not for port type packet, but for port type tap, port type internal and bridge`},
-		{"type", br0("  ports: [{name: x, type: vxlan}]"), `line 3: bridges[br0].ports[x].type: "vxlan" is not a port type: want packet, tap, internal or patch`},
+		{"type", br0("  ports: [{name: x, type: vlan}]"), `line 3: bridges[br0].ports[x].type: "vlan" is not a port type: want packet, tap, internal, patch, vxlan, gre or geneve; did you mean "vxlan"?`},
 		{"key twice", br0("  tag: 1\n  tag: 2"), `line 4: bridges[br0]: "tag" is written twice (first on line 3)`},
 		{"key twice in JSON", "{\"bridges\":[{\"name\":\"br0\",\n\"tag\":1,\n\"tag\":2}]}", `line 3: bridges[br0]: "tag" is written twice (first on line 2)`},
 		{"port twice", br0("  ports:\n  - name: x\n  - name: x"), `line 5: bridges[br0].ports[x]: is there twice (first on line 4)`},

@@ -156,7 +156,7 @@ func TestLookup(t *testing.T) {
 	if o, err := Lookup(PacketPort, "tag"); err != nil || o.Name != "tag" {
 		t.Errorf("tag: %v, %v", o, err)
 	}
-	if err := CheckPortType("tpa"); err == nil || err.Error() != `"tpa" is not a port type: want packet, tap, internal or patch; did you mean "tap"?` {
+	if err := CheckPortType("tpa"); err == nil || err.Error() != `"tpa" is not a port type: want packet, tap, internal, patch, vxlan, gre or geneve; did you mean "tap"?` {
 		t.Error(err)
 	}
 	if err := CheckPortType(""); err != nil {
@@ -284,9 +284,9 @@ func TestValidateByHand(t *testing.T) {
 		`bridges: 4097 bridges are too many: want at most 4096`:              {Bridges: make([]Bridge, maxBridges+1)},
 		`bridges[b].ports[x]: unknown option "tga" for port type packet; did you mean "tag"?`: {
 			Bridges: []Bridge{{Name: "b", Ports: []Port{{Name: "x", Options: Options{"tga": "1"}}}}}},
-		`bridges[b].ports[x].type: "veth" is not a port type: want packet, tap, internal or patch`: {
+		`bridges[b].ports[x].type: "veth" is not a port type: want packet, tap, internal, patch, vxlan, gre or geneve`: {
 			Bridges: []Bridge{{Name: "b", Ports: []Port{{Name: "x", Type: "veth"}}}}},
-		`bridges[b].ports[x].type: "local" is not a port type: want packet, tap, internal or patch`: {
+		`bridges[b].ports[x].type: "local" is not a port type: want packet, tap, internal, patch, vxlan, gre or geneve`: {
 			Bridges: []Bridge{{Name: "b", Ports: []Port{{Name: "x", Type: "local"}}}}},
 	} {
 		if err := d.Validate(); err == nil || err.Error() != want {

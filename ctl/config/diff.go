@@ -6,12 +6,13 @@ import (
 )
 
 // Diff says what changes from one document to another: a row for each bridge,
-// port, mirror and static MAC that comes or goes, and one for each option. Rows
+// port, mirror, static MAC and mesh that comes or goes, and one for each option. Rows
 // stand in the order of the documents, and Diff(to, from) is the same rows the
 // other way about. Both documents must be in canonical form.
 func Diff(from, to Document) []Change {
 	d := &differ{}
 	merge(from.Bridges, to.Bridges, func(a, b Bridge) int { return cmp.Compare(a.Name, b.Name) }, d.bridge)
+	merge(from.Meshes, to.Meshes, func(a, b Mesh) int { return cmp.Compare(a.Name, b.Name) }, d.mesh)
 	return d.rows
 }
 
@@ -72,6 +73,20 @@ func (d *differ) options(path string, from, to Options) {
 	for _, name := range slices.Compact(names) {
 		d.value(path+"."+name, from[name], to[name])
 	}
+}
+
+func (d *differ) mesh(from, to *Mesh) {
+	var none Mesh
+	gone, come := to == nil, from == nil
+	if come {
+		from = &none
+	}
+	if gone {
+		to = &none
+	}
+	path := meshPath(cmp.Or(from.Name, to.Name))
+	d.entry(path, gone, come, "")
+	d.options(path, from.Options, to.Options)
 }
 
 func (d *differ) bridge(from, to *Bridge) {

@@ -27,12 +27,19 @@ package config
 //	      - mac: 02:00:00:00:00:01
 //	        vlan: 10
 //	        port: veth1
+//	meshes:
+//	  - name: m1
+//	    bridge: br0
+//	    key: 10
+//	    peers: host1,host2,host3
 //
-// The options of a bridge, port or mirror stand beside its name. Bridges, ports,
-// mirrors and static MACs are kept sorted by name (MAC), so that equal documents
-// are equal bytes. Thread-safety: a Document is a value; Clone before a change.
+// The options of a bridge, port, mirror or mesh stand beside its name. Bridges,
+// ports, mirrors, meshes and static MACs are kept sorted by name (MAC), so that
+// equal documents are equal bytes. Thread-safety: a Document is a value; Clone
+// before a change.
 type Document struct {
-	Bridges []Bridge `json:"bridges"`
+	Bridges []Bridge
+	Meshes  []Mesh
 }
 
 // Bridge is one L2 switch. Its local port carries its name and is not listed.
@@ -48,12 +55,20 @@ type Bridge struct {
 // in a document.
 type Port struct {
 	Name    string
-	Type    string // packet (what an empty word means), tap, internal, patch
+	Type    string // packet (what an empty word means), tap, internal, patch, vxlan, gre, geneve
 	Options Options
+	Mesh    string // whose tunnel it is; never written: mesh.Expand sets it, a user's port has none
 }
 
 // Mirror copies chosen frames of its bridge to a port, a VLAN or a pcapng file.
 type Mirror struct {
+	Name    string
+	Options Options
+}
+
+// Mesh is hosts that tunnel to each other. It stands for one tunnel port to each
+// peer, in one bridge: see package mesh.
+type Mesh struct {
 	Name    string
 	Options Options
 }

@@ -63,7 +63,7 @@ func TestApply(t *testing.T) {
 		{"add port, bad value", []Op{{Op: "add-port", Bridge: "br1", Port: "x", Options: Options{"tag": "5000"}}},
 			`add-port br1 x: bridges[br1].ports[x].tag: "5000" is not a VLAN: want 0 to 4094`},
 		{"add port, bad type", []Op{{Op: "add-port", Bridge: "br1", Port: "x", Options: Options{"type": "patc"}}},
-			`add-port br1 x: "patc" is not a port type: want packet, tap, internal or patch; did you mean "patch"?`},
+			`add-port br1 x: "patc" is not a port type: want packet, tap, internal, patch, vxlan, gre or geneve; did you mean "patch"?`},
 		{"add port, no bridge", []Op{{Op: "add-port", Bridge: "rb1", Port: "x"}}, `add-port rb1 x: no bridge is named "rb1"; did you mean "br1"?`},
 		{"add port again", []Op{{Op: "add-port", Bridge: "br0", Port: "veth1"}}, `add-port br0 veth1: "veth1" is a port of br0 already`},
 		{"add port that may exist", []Op{{Op: "add-port", Bridge: "br0", Port: "veth2", MayExist: true, Options: Options{"type": "packet", "offload": "off"}}},
@@ -122,7 +122,7 @@ func TestApply(t *testing.T) {
 		{"delete MAC if exists", []Op{{Op: "del-fdb", Bridge: "br0", MAC: "02:00:00:00:00:01", IfExists: true}}, ""},
 
 		{"unknown op", []Op{{Op: "add-prot"}},
-			`add-prot: unknown operation "add-prot"; did you mean "add-port"?: want add-bridge, add-fdb, add-mirror, add-port, del-bridge, del-fdb, del-mirror, del-port, set-bridge or set-port`},
+			`add-prot: unknown operation "add-prot"; did you mean "add-port"?: want add-bridge, add-fdb, add-mesh, add-mirror, add-port, del-bridge, del-fdb, del-mesh, del-mirror, del-port, set-bridge, set-mesh or set-port`},
 		{"second step", []Op{{Op: "add-bridge", Bridge: "x"}, {Op: "add-bridge", Bridge: "x"}}, `step 2: add-bridge x: bridge "x" exists already`},
 		{"rules are judged at the end", []Op{{Op: "set-port", Port: "veth1", Options: Options{"trunks": "30"}}, {Op: "set-port", Port: "veth1", Options: Options{"tag": ""}},
 			{Op: "del-fdb", Bridge: "br0", MAC: "02:00:00:00:00:01", VLAN: 10}},

@@ -22,7 +22,15 @@ func (d Document) MarshalJSON() ([]byte, error) {
 	for i, br := range d.Bridges {
 		b = br.appendJSON(comma(b, i))
 	}
-	return checkText(append(b, "]}"...))
+	b = append(b, ']')
+	if len(d.Meshes) > 0 {
+		b = append(b, `,"meshes":[`...)
+		for i, m := range d.Meshes {
+			b = m.appendJSON(comma(b, i))
+		}
+		b = append(b, ']')
+	}
+	return checkText(append(b, '}'))
 }
 
 // MarshalJSON writes the bridge as it stands in a document.
@@ -33,6 +41,9 @@ func (p Port) MarshalJSON() ([]byte, error) { return p.appendJSON(nil), nil }
 
 // MarshalJSON writes the mirror as it stands in a document.
 func (m Mirror) MarshalJSON() ([]byte, error) { return m.appendJSON(nil), nil }
+
+// MarshalJSON writes the mesh as it stands in a document.
+func (m Mesh) MarshalJSON() ([]byte, error) { return m.appendJSON(nil), nil }
 
 // UnmarshalJSON is Parse.
 func (d *Document) UnmarshalJSON(text []byte) error {
@@ -125,6 +136,11 @@ func (m Mirror) appendJSON(out []byte) []byte {
 	return append(m.Options.appendJSON(out), '}')
 }
 
+func (m Mesh) appendJSON(out []byte) []byte {
+	out = appendQuoted(append(out, `{"name":`...), m.Name)
+	return append(m.Options.appendJSON(out), '}')
+}
+
 func (o Options) appendJSON(out []byte) []byte {
 	for _, name := range o.Names() {
 		out = append(appendQuoted(append(out, ','), name), ':')
@@ -143,10 +159,10 @@ func (o Options) appendJSON(out []byte) []byte {
 // YAML writes the document as `export` prints it. The error is text that is not
 // UTF-8, which no document that was parsed or validated holds.
 func (d Document) YAML() ([]byte, error) {
-	if len(d.Bridges) == 0 {
-		return []byte("bridges: []\n"), nil
-	}
 	y := &yamlWriter{b: []byte("bridges:\n")}
+	if len(d.Bridges) == 0 {
+		y.b = []byte("bridges: []\n")
+	}
 	for _, b := range d.Bridges {
 		y.name(2, b.Name)
 		y.options(4, b.Options)
@@ -176,6 +192,13 @@ func (d Document) YAML() ([]byte, error) {
 			y.b = fmt.Appendf(y.b, "        vlan: %d\n", m.VLAN)
 			y.field(8, "port", m.Port)
 		}
+	}
+	if len(d.Meshes) > 0 {
+		y.b = append(y.b, "meshes:\n"...)
+	}
+	for _, m := range d.Meshes {
+		y.name(2, m.Name)
+		y.options(4, m.Options)
 	}
 	return checkText(y.b)
 }

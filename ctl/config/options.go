@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// Object is what an option belongs to: a bridge, a port of one type, or a mirror.
+// Object is what an option belongs to: a bridge, a port of one type, a mirror, or a mesh.
 type Object string
 
 // The objects. Local is a bridge's local port: it is not written in a document,
@@ -18,15 +18,24 @@ const (
 	TapPort      Object = "tap"
 	InternalPort Object = "internal"
 	PatchPort    Object = "patch"
+	VXLANPort    Object = "vxlan"
+	GREPort      Object = "gre"
+	GenevePort   Object = "geneve"
 	MirrorObject Object = "mirror"
+	MeshObject   Object = "mesh"
 )
 
 // PortTypes are the words `type` takes, the default first.
 func PortTypes() []string {
-	return []string{string(PacketPort), string(TapPort), string(InternalPort), string(PatchPort)}
+	return append([]string{string(PacketPort), string(TapPort), string(InternalPort), string(PatchPort)}, tunnelTypes...)
 }
 
-func (o Object) isPort() bool { return o != BridgeObject && o != MirrorObject }
+var tunnelTypes = []string{string(VXLANPort), string(GREPort), string(GenevePort)}
+
+// IsTunnel says whether o is a port whose frames leave for another host.
+func (o Object) IsTunnel() bool { return o == VXLANPort || o == GREPort || o == GenevePort }
+
+func (o Object) isPort() bool { return o != BridgeObject && o != MirrorObject && o != MeshObject }
 
 // String is the object as a message names it.
 func (o Object) String() string {
@@ -41,24 +50,31 @@ type Kind uint8
 
 // The kinds, with their canonical spelling.
 const (
-	Bool     Kind = iota // true, false; on, off, yes, no, 1 and 0 are read too
-	Int                  // decimal, Min to Max
-	Seconds              // decimal, Min to Max; 5m and 1h30m are read too
-	Size                 // bytes with the largest suffix of k, M, G (1024) that is exact; Min to Max bytes
-	Enum                 // one of Words
-	VLAN                 // decimal, Min to Max
-	VLANList             // sorted ranges: 10,20-30
-	CIDRList             // addresses with prefix lengths, in the order given: 10.0.0.1/24,fd00::1/64
-	MAC                  // 02:00:00:00:00:01; unicast, not zero
-	PortName             // of a port
-	PortList             // names of ports of the same bridge, sorted
-	File                 // absolute path
-	Account              // a user's or group's name or number
+	Bool       Kind = iota // true, false; on, off, yes, no, 1 and 0 are read too
+	Int                    // decimal, Min to Max
+	Seconds                // decimal, Min to Max; 5m and 1h30m are read too
+	Size                   // bytes with the largest suffix of k, M, G (1024) that is exact; Min to Max bytes
+	Enum                   // one of Words
+	VLAN                   // decimal, Min to Max
+	VLANList               // sorted ranges: 10,20-30
+	CIDRList               // addresses with prefix lengths, in the order given: 10.0.0.1/24,fd00::1/64
+	MAC                    // 02:00:00:00:00:01; unicast, not zero
+	PortName               // of a port
+	PortList               // names of ports of the same bridge, sorted
+	BridgeName             // of a bridge
+	Key                    // decimal, Min to Max; 0x… is read too
+	IntOrWord              // decimal, Min to Max, a multiple of Step; 0x… is read too; or one of Words
+	Address                // IPv4 or IPv6, unicast, without zone
+	Host                   // such an address, or a host name in lower case
+	HostList               // such hosts, each once, in the order given
+	File                   // absolute path
+	Account                // a user's or group's name or number
 )
 
 var kindNames = [...]string{
 	Bool: "bool", Int: "number", Seconds: "seconds", Size: "size", Enum: "word", VLAN: "VLAN",
 	VLANList: "VLAN list", CIDRList: "addresses", MAC: "MAC", PortName: "port", PortList: "ports",
+	BridgeName: "bridge", Key: "key", IntOrWord: "number or word", Address: "address", Host: "host", HostList: "hosts",
 	File: "file", Account: "account",
 }
 
@@ -69,9 +85,11 @@ type Option struct {
 	Name     string
 	Objects  []Object
 	Kind     Kind
-	Min, Max int      // Int, Seconds, VLAN; bytes for Size
-	Words    []string // Enum
+	Min, Max int      // Int, Key, IntOrWord, Seconds, VLAN; bytes for Size
+	Step     int      // IntOrWord: the number is a multiple of it, where it is above 1
+	Words    []string // Enum, IntOrWord
 	Default  string   // canonical; empty when there is no fixed one: Help says what holds then
+	InMesh   string   // Default of a mesh, where that is another one
 	Help     string   // one line
 	OVS      string   // where Open vSwitch has the same thing, as table:column
 }
@@ -84,8 +102,22 @@ func (o *Option) Allowed() string {
 	switch o.Kind {
 	case Bool:
 		return "true or false"
-	case Int, VLAN:
+	case Int, VLAN, Key:
 		return fmt.Sprintf("%d to %d", o.Min, o.Max)
+	case IntOrWord:
+		s := fmt.Sprintf("%d to %d", o.Min, o.Max)
+		if o.Step > 1 {
+			s += fmt.Sprintf(" in steps of %d", o.Step)
+		}
+		return s + ", or " + orList(o.Words)
+	case Address:
+		return "an address, such as 10.0.0.1 or fd00::1"
+	case Host:
+		return "an address or a host name"
+	case HostList:
+		return "addresses and host names, such as 10.0.0.2,host3"
+	case BridgeName:
+		return "the name of a bridge"
 	case Seconds:
 		return fmt.Sprintf("%d to %d seconds", o.Min, o.Max)
 	case Size:
@@ -121,16 +153,27 @@ const (
 	maxMTU = 65521
 
 	maxRotate = 1 << 40 // 1 TiB a capture file
+
+	maxKey   = 1<<32 - 1  // of GRE (RFC 2890)
+	maxVNI   = 1<<24 - 1  // of VXLAN (RFC 7348) and Geneve (RFC 8926)
+	maxStorm = 10_000_000 // frames a second: more than any port brings in
+	maxPeers = 1024       // of one mesh: what floods is sent to each
 )
 
 var (
-	allPorts  = []Object{PacketPort, TapPort, InternalPort, PatchPort, LocalPort, BridgeObject}
+	allPorts  = []Object{PacketPort, TapPort, InternalPort, PatchPort, VXLANPort, GREPort, GenevePort, LocalPort, BridgeObject, MeshObject}
 	realPorts = []Object{PacketPort, TapPort, InternalPort}
+	withRings = []Object{PacketPort, TapPort, InternalPort, VXLANPort, GREPort, GenevePort}
 	sockets   = []Object{PacketPort, TapPort} // forwarded by AF_PACKET
 	ownedTAPs = []Object{TapPort, InternalPort, LocalPort, BridgeObject}
 	hostPorts = []Object{InternalPort, LocalPort, BridgeObject}
 	onBridge  = []Object{BridgeObject}
 	onMirror  = []Object{MirrorObject}
+	onMesh    = []Object{MeshObject}
+	tunnels   = []Object{VXLANPort, GREPort, GenevePort}
+	overUDP   = []Object{VXLANPort, GenevePort}
+	tunneled  = []Object{VXLANPort, GREPort, GenevePort, MeshObject}
+	inherit   = []string{"inherit"}
 )
 
 // table is every option there is. A name has one meaning wherever it applies.
@@ -157,7 +200,7 @@ var table = []Option{
 		Help: "off: finish checksums and segments in software before sending"},
 	{Name: "n_rxq", Objects: sockets, Kind: Int, Min: 1, Max: 16, Default: "1", OVS: "Interface:options:n_rxq",
 		Help: "receive queues, spread over the workers by flow (PACKET_FANOUT_HASH)"},
-	{Name: "tx-ring", Objects: realPorts, Kind: Int, Min: 64, Max: 65536, Default: "1024",
+	{Name: "tx-ring", Objects: withRings, Kind: Int, Min: 64, Max: 65536, Default: "1024",
 		Help: "frames that may wait for the device to take them; what does not fit is dropped and counted"},
 	{Name: "rx-buffer", Objects: sockets, Kind: Int, Min: 65536, Max: 1 << 30, Default: "4194304",
 		Help: "bytes of kernel memory for frames that were not read yet (SO_RCVBUF)"},
@@ -168,6 +211,59 @@ var table = []Option{
 	{Name: "peer", Objects: []Object{PatchPort}, Kind: PortName, OVS: "Interface:options:peer",
 		Help: "patch port of another bridge, whose peer names this one; required; may be added later"},
 
+	// Storm control: what floods is the costly kind of frame.
+	{Name: "storm_broadcast", Objects: allPorts, Kind: Int, Max: maxStorm, Default: "0", InMesh: "1000",
+		Help: "broadcast frames a second the port may bring in; 0 is no limit"},
+	{Name: "storm_unknown", Objects: allPorts, Kind: Int, Max: maxStorm, Default: "0", InMesh: "1000",
+		Help: "frames a second to unicast MACs not known yet that the port may bring in; 0 is no limit"},
+	{Name: "storm_multicast", Objects: allPorts, Kind: Int, Max: maxStorm, Default: "0", InMesh: "2000",
+		Help: "multicast frames a second the port may bring in; 0 is no limit"},
+
+	// A mesh stands for one tunnel port to each peer.
+	{Name: "bridge", Objects: onMesh, Kind: BridgeName,
+		Help: "bridge the mesh belongs to; required"},
+	{Name: "type", Objects: onMesh, Kind: Enum, Words: tunnelTypes, Default: string(VXLANPort),
+		Help: "type of the tunnels"},
+	{Name: "peers", Objects: onMesh, Kind: HostList,
+		Help: "hosts of the mesh; this host is skipped, so that all may have the same list; required"},
+
+	// Tunnels, with OVS's words and meaning.
+	{Name: "remote_ip", Objects: tunnels, Kind: Host, OVS: "Interface:options:remote_ip",
+		Help: "host at the other end; a name is resolved again when the tunnel fails; required"},
+	{Name: "local_ip", Objects: tunneled, Kind: Address, OVS: "Interface:options:local_ip",
+		Help: "address of this host that tunnel packets leave from and are taken at; unset is any"},
+	{Name: "key", Objects: tunneled, Kind: Key, Max: maxKey, Default: "0", OVS: "Interface:options:key",
+		Help: "VNI (24 bits) or GRE key (32 bits), both ways; a GRE key of 0 is none"},
+	{Name: "in_key", Objects: tunnels, Kind: Key, Max: maxKey, OVS: "Interface:options:in_key",
+		Help: "VNI or GRE key of packets that come in; unset is key"},
+	{Name: "out_key", Objects: tunnels, Kind: Key, Max: maxKey, OVS: "Interface:options:out_key",
+		Help: "VNI or GRE key of packets that leave; unset is key"},
+	{Name: "dst_port", Objects: overUDP, Kind: Int, Min: 1, Max: 65535, OVS: "Interface:options:dst_port",
+		Help: "UDP port, here and at the other end; unset is 4789 for vxlan, 6081 for geneve"},
+	{Name: "port", Objects: onMesh, Kind: Int, Min: 1, Max: 65535, OVS: "Interface:options:dst_port",
+		Help: "UDP port, here and at the peers; unset is 4789 for vxlan, 6081 for geneve"},
+	{Name: "tos", Objects: tunneled, Kind: IntOrWord, Max: 252, Step: 4, Words: inherit, Default: "0",
+		OVS:  "Interface:options:tos",
+		Help: "TOS or traffic class of tunnel packets, or the inner packet's; ECN is always inherited"},
+	{Name: "ttl", Objects: tunneled, Kind: IntOrWord, Min: 1, Max: 255, Words: inherit, OVS: "Interface:options:ttl",
+		Help: "TTL or hop limit of tunnel packets, or the inner packet's; unset is the system's"},
+	{Name: "df_default", Objects: tunneled, Kind: Bool, Default: "true", OVS: "Interface:options:df_default",
+		Help: "set don't-fragment on tunnel packets, and tell senders what fits; off: routers fragment"},
+	{Name: "csum", Objects: tunneled, Kind: Bool, OVS: "Interface:options:csum",
+		Help: "outer checksum on what is sent; unset is on for vxlan and geneve (faster), off for gre"},
+	{Name: "seq", Objects: []Object{GREPort}, Kind: Bool, Default: "false", OVS: "Interface:options:seq",
+		Help: "number GRE packets in the order sent"},
+	{Name: "mss_clamp", Objects: tunneled, Kind: Bool, Default: "true",
+		Help: "lower the MSS that TCP connections announce to what fits in the tunnel"},
+	{Name: "bfd_enable", Objects: tunneled, Kind: Bool, Default: "false", InMesh: "true", OVS: "Interface:bfd:enable",
+		Help: "watch the tunnel with BFD (RFC 5880): it is down after three intervals without a packet"},
+	{Name: "bfd_min_rx", Objects: tunneled, Kind: Int, Min: 10, Max: 60000, Default: "1000", InMesh: "300",
+		OVS:  "Interface:bfd:min_rx",
+		Help: "shortest interval at which BFD packets are taken, in milliseconds"},
+	{Name: "bfd_min_tx", Objects: tunneled, Kind: Int, Min: 10, Max: 60000, Default: "100", InMesh: "300",
+		OVS:  "Interface:bfd:min_tx",
+		Help: "shortest interval at which BFD packets are sent, in milliseconds"},
+
 	// The bridge.
 	{Name: "mac-aging-time", Objects: onBridge, Kind: Seconds, Max: 86400, Default: "300",
 		OVS:  "Bridge:other_config:mac-aging-time",
@@ -175,6 +271,10 @@ var table = []Option{
 	{Name: "mac-table-size", Objects: onBridge, Kind: Int, Min: 1, Max: 1 << 20, Default: "8192",
 		OVS:  "Bridge:other_config:mac-table-size",
 		Help: "MACs the bridge holds; a full table gives up one of the port that holds most"},
+	{Name: "mac-flap-limit", Objects: onBridge, Kind: Int, Max: 1000, Default: "10",
+		Help: "moves of a MAC between ports in a second above which it is held where it was; 0 is off"},
+	{Name: "mac-flap-hold", Objects: onBridge, Kind: Seconds, Min: 1, Max: 3600, Default: "10",
+		Help: "seconds that a MAC which flaps between ports is held where it was"},
 	{Name: "forward-bpdu", Objects: onBridge, Kind: Bool, Default: "false",
 		OVS:  "Bridge:other_config:forward-bpdu",
 		Help: "forward link-local control frames (01:80:c2:00:00:0X) instead of dropping them"},
@@ -205,15 +305,26 @@ var table = []Option{
 }
 
 // OptionsFor lists the options of an object in the order of the table: for help,
-// completion and docs. The slice is the caller's.
+// completion and docs. Their defaults are those of the object. The slice is the
+// caller's.
 func OptionsFor(object Object) []Option {
 	var list []Option
 	for _, o := range table {
 		if o.Applies(object) {
-			list = append(list, o)
+			list = append(list, *o.at(object))
 		}
 	}
 	return list
+}
+
+// at is the row as it holds at object.
+func (o *Option) at(object Object) *Option {
+	if object != MeshObject || o.InMesh == "" {
+		return o
+	}
+	row := *o
+	row.Default = o.InMesh
+	return &row
 }
 
 // find is the row of a name, nil when there is none.
@@ -233,7 +344,7 @@ func Lookup(object Object, name string) (*Option, error) {
 	if e != nil {
 		return nil, e
 	}
-	return o, nil
+	return o.at(object), nil
 }
 
 func lookup(object Object, name string) (*Option, *Error) {

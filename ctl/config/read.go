@@ -34,10 +34,10 @@ func (o Options) IsSet(name string) bool {
 	return ok
 }
 
-// Int reads a number, a VLAN, seconds, or a size in bytes; 0 is what an option
-// without default gives when it is not set.
+// Int reads a number, a key, a VLAN, seconds, or a size in bytes; 0 is what an
+// option without default gives when it is not set, and a word in a number's place.
 func (o Options) Int(name string) int {
-	row := option(name, Int, VLAN, Seconds, Size)
+	row := option(name, Int, Key, IntOrWord, VLAN, Seconds, Size)
 	read := decimal
 	if row.Kind == Size {
 		read = parseSize
@@ -113,7 +113,7 @@ func (o Options) Ranges(name string) []Range {
 	return ranges
 }
 
-// Typed is what is set, for JSON: numbers (number, VLAN, seconds) as ints, bools
+// Typed is what is set, for JSON: numbers (number, key, VLAN, seconds) as ints, bools
 // as bools, all else as canonical strings.
 func (o Options) Typed() map[string]any {
 	m := make(map[string]any, len(o))
@@ -133,7 +133,7 @@ func typed(name, value string) any {
 		if value == "true" || value == "false" {
 			return value == "true"
 		}
-	case Int, VLAN, Seconds:
+	case Int, Key, IntOrWord, VLAN, Seconds:
 		if n, ok := decimal(value); ok && strconv.Itoa(n) == value {
 			return n
 		}

@@ -14,6 +14,7 @@ const (
 	maxPorts      = 16384 // of one bridge
 	maxMirrors    = 64    // of one bridge
 	maxStaticMACs = 65536 // of one bridge
+	maxMeshes     = 4096
 )
 
 // Validate judges the whole document and puts it in canonical form on the way
@@ -31,6 +32,9 @@ func (d *Document) Validate() error {
 	d.checkNames(r)
 	d.checkPatches(r)
 	d.checkCaptures(r)
+	d.checkTunnels(r)
+	d.checkMeshes(r)
+	d.checkUniqueTunnels(r)
 	for i := range d.Bridges {
 		b := &d.Bridges[i]
 		checkVLANs(b.Options, bridgePath(b.Name), r)
@@ -53,6 +57,7 @@ func (d *Document) bounded(r *report) bool {
 		}
 	}
 	check("bridges", "bridges", len(d.Bridges), maxBridges)
+	check("meshes", "meshes", len(d.Meshes), maxMeshes)
 	for i := range d.Bridges {
 		b := &d.Bridges[i]
 		path := bridgePath(b.Name)
@@ -64,7 +69,8 @@ func (d *Document) bounded(r *report) bool {
 }
 
 // checkNames judges names, and that each is used once: bridges (their local
-// ports), interfaces and patch ports share one space, mirrors have their bridge's.
+// ports), interfaces, patch and tunnel ports share one space, mirrors have their
+// bridge's, and meshes have their own.
 func (d *Document) checkNames(r *report) {
 	users := make(map[string]string) // by name: the path of who has it
 	use := func(name, path string, limit int) {
@@ -86,11 +92,7 @@ func (d *Document) checkNames(r *report) {
 	for i := range d.Bridges {
 		b := &d.Bridges[i]
 		for _, p := range b.Ports {
-			limit := maxInterfaceName
-			if p.Object() == PatchPort {
-				limit = maxPatchName
-			}
-			use(p.Name, portPath(b.Name, p.Name), limit)
+			use(p.Name, portPath(b.Name, p.Name), p.Object().nameLimit())
 		}
 		for j, m := range b.Mirrors {
 			path := mirrorPath(b.Name, m.Name)
@@ -99,6 +101,13 @@ func (d *Document) checkNames(r *report) {
 			} else if j > 0 && b.Mirrors[j-1].Name == m.Name {
 				r.addf(path, "is there twice")
 			}
+		}
+	}
+	for i, m := range d.Meshes {
+		if why := badName(m.Name, maxMeshName); why != "" {
+			r.add(&Error{Path: meshPath(m.Name), Value: m.Name, Message: shown(m.Name) + " " + why})
+		} else if i > 0 && d.Meshes[i-1].Name == m.Name {
+			r.addf(meshPath(m.Name), "is there twice")
 		}
 	}
 }

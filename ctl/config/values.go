@@ -96,7 +96,7 @@ func (o *Option) canonical(value string) (string, *Error) {
 			return "", o.wrong(v, "is not a unicast MAC address")
 		}
 		return mac, nil
-	case PortName:
+	case PortName, BridgeName:
 		if why := badName(v, maxPatchName); why != "" {
 			return "", o.wrong(v, why)
 		}
@@ -115,6 +115,24 @@ func (o *Option) canonical(value string) (string, *Error) {
 		return strings.Join(slices.Compact(names), ","), nil
 	case File:
 		return o.file(v)
+	case Key:
+		return o.key(v)
+	case IntOrWord:
+		return o.intOrWord(v)
+	case Address:
+		a, why := parseUnicast(v)
+		if why != "" {
+			return "", o.wrong(v, why)
+		}
+		return a.String(), nil
+	case Host:
+		host, why := parseHost(v)
+		if why != "" {
+			return "", o.wrong(v, why)
+		}
+		return host, nil
+	case HostList:
+		return o.hosts(v)
 	case Account:
 		if !isAccount(v) {
 			return "", o.wrong(v, "is not a name or number of a user or group")
@@ -305,8 +323,17 @@ func parseMAC(s string) (string, bool) {
 
 const (
 	maxInterfaceName = 15 // IFNAMSIZ less its final zero
-	maxPatchName     = 63 // patch ports and mirrors are no interfaces
+	maxPatchName     = 63 // patch and tunnel ports and mirrors are no interfaces
+	maxMeshName      = 31
 )
+
+// nameLimit is the length of the longest name of a port, in bytes.
+func (o Object) nameLimit() int {
+	if o == PatchPort || o.IsTunnel() {
+		return maxPatchName
+	}
+	return maxInterfaceName
+}
 
 // badName says what is wrong with a name, or nothing. The kernel's
 // dev_valid_name (net/core/dev.c) refuses . and .., '/', ':' and what its

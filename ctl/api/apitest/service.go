@@ -26,6 +26,8 @@ type Service struct {
 	F       []api.FDBEntry
 	FS      []api.FDBStats
 	Flushed int
+	T       []api.TunnelStatus
+	M       []api.MeshStatus
 	D       []api.Drop
 	B       []api.BridgeStats
 	W       []api.WorkerStats
@@ -41,6 +43,7 @@ type Service struct {
 // Call is a method with scalar arguments that was asked for.
 type Call struct {
 	Method, Bridge, Port string
+	Mesh                 string
 	Version              uint64
 }
 
@@ -153,6 +156,34 @@ func (s *Service) FDBStats(_ context.Context, bridge string) ([]api.FDBStats, er
 
 func (s *Service) FDBFlush(_ context.Context, q api.FDBQuery) (api.FlushResult, error) {
 	return api.FlushResult{Flushed: s.Flushed}, s.ask(q)
+}
+
+func (s *Service) Tunnels(_ context.Context, bridge string) ([]api.TunnelStatus, error) {
+	if err := s.ask(Call{Method: "Tunnels", Bridge: bridge}); err != nil {
+		return nil, err
+	}
+	var out []api.TunnelStatus
+	for _, t := range s.T {
+		if bridge == "" || bridge == t.Bridge {
+			out = append(out, t)
+		}
+	}
+	return out, s.known(bridge)
+}
+
+func (s *Service) Meshes(_ context.Context, name string) ([]api.MeshStatus, error) {
+	if err := s.ask(Call{Method: "Meshes", Mesh: name}); err != nil {
+		return nil, err
+	}
+	if name == "" {
+		return s.M, nil
+	}
+	for _, m := range s.M {
+		if m.Name == name {
+			return []api.MeshStatus{m}, nil
+		}
+	}
+	return nil, &api.Error{Status: http.StatusNotFound, Field: "name", Value: name, Message: `no mesh "` + name + `"`}
 }
 
 func (s *Service) Drops(_ context.Context, bridge, port string) ([]api.Drop, error) {
