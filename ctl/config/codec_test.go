@@ -44,6 +44,12 @@ bridges:
       - name: p1
         type: patch
         peer: p0
+      - {name: to-the-other-side, type: vxlan, remote_ip: FD00:0::2, key: 0x2A, tos: inherit, ttl: 0x40}
+meshes:
+  - name: m1
+    bridge: br0
+    peers: [Host1, 192.0.2.2, host-3.example]
+    bfd_enable: no
 `
 
 const sampleYAML = `bridges:
@@ -52,6 +58,12 @@ const sampleYAML = `bridges:
       - name: p1
         type: patch
         peer: p0
+      - name: to-the-other-side
+        type: vxlan
+        key: 42
+        remote_ip: "fd00::2"
+        tos: inherit
+        ttl: 64
   - name: br0
     forward-bpdu: true
     ip: 10.0.0.1/24
@@ -81,13 +93,20 @@ const sampleYAML = `bridges:
       - mac: "02:00:00:00:00:0a"
         vlan: 0
         port: br0
+meshes:
+  - name: m1
+    bfd_enable: false
+    bridge: br0
+    peers: "host1,192.0.2.2,host-3.example"
 `
 
-const sampleJSON = `{"bridges":[{"name":"1e3","ports":[{"name":"p1","type":"patch","peer":"p0"}]},` +
+const sampleJSON = `{"bridges":[{"name":"1e3","ports":[{"name":"p1","type":"patch","peer":"p0"},` +
+	`{"name":"to-the-other-side","type":"vxlan","key":42,"remote_ip":"fd00::2","tos":"inherit","ttl":64}]},` +
 	`{"name":"br0","forward-bpdu":true,"ip":"10.0.0.1/24","mac-aging-time":300,"ports":[{"name":"off","type":"tap","owner":"1000"},` +
 	`{"name":"p0","type":"patch","peer":"p1"},{"name":"trunk0","offload":true,"trunks":"10,20-30"},{"name":"veth1","offload":false,"tag":10}],` +
 	`"mirrors":[{"name":"m0","output_pcap":"/tmp/m0.pcapng","rotate":"1M","select_all":true}],` +
-	`"fdb":[{"mac":"02:00:00:00:00:01","vlan":10,"port":"veth1"},{"mac":"02:00:00:00:00:0a","vlan":0,"port":"br0"}]}]}`
+	`"fdb":[{"mac":"02:00:00:00:00:01","vlan":10,"port":"veth1"},{"mac":"02:00:00:00:00:0a","vlan":0,"port":"br0"}]}],` +
+	`"meshes":[{"name":"m1","bfd_enable":false,"bridge":"br0","peers":"host1,192.0.2.2,host-3.example"}]}`
 
 func TestForms(t *testing.T) {
 	d, err := Parse([]byte(sample))
@@ -168,6 +187,17 @@ func TestParseErrors(t *testing.T) {
 		{"MAC", br0("  fdb:\n  - {mac: 1, port: a}"),
 			`line 4: bridges[br0].fdb[#1].mac: "1" is not a unicast MAC address, such as 02:00:00:00:00:01`},
 		{"MAC without port", br0("  fdb:\n  - {mac: 02:00:00:00:00:01}"), `line 4: bridges[br0].fdb[#1]: has no port`},
+		{"meshes mapping", "bridges: []\nmeshes: {a: b}", `line 2: meshes: is a mapping: want a list`},
+		{"mesh without name", "bridges: []\nmeshes:\n- peers: a", `line 3: meshes[#1]: has no name`},
+		{"mesh twice", "bridges: []\nmeshes:\n- name: m\n- name: m", `line 4: meshes[m]: is there twice (first on line 3)`},
+		{"mesh, typo", "bridges: []\nmeshes:\n- name: m\n  peer: a",
+			`line 4: meshes[m]: option "peer" is not for mesh, but for port type patch`},
+		{"mesh, peer", "bridges: []\nmeshes:\n- name: m\n  peers: [a, b_c]",
+			`line 4: meshes[m].peers: "b_c" is not an address or a host name: want addresses and host names, such as 10.0.0.2,host3`},
+		{"remote_ip=flow", br0("  ports: [{name: x, type: gre, remote_ip: flow}]"),
+			`line 3: bridges[br0].ports[x].remote_ip: "flow" is not supported: want an address or a host name`},
+		{"port without UDP", br0("  ports: [{name: x, type: gre, dst_port: 1}]"),
+			`line 3: bridges[br0].ports[x]: option "dst_port" is not for port type gre, but for port type vxlan and port type geneve`},
 		{"two documents", "bridges: []\n---\nbridges: []\n", `line 2: a second document begins here: want one document a file`},
 		{"two in JSON", "{\"bridges\":[]}\n{}", `line 2: there is more after the document: want one document a file`},
 		{"anchor", "bridges: &a []", `line 1: anchors and aliases are not supported: write the value out`},
@@ -301,6 +331,9 @@ func randomDocument(rng *rand.Rand) Document {
 				p.Options["offload"] = pick("true", "off")
 				p.Options["tx-ring"] = pick("64", "2000")
 			}
+			if rng.IntN(3) == 0 {
+				p = randomTunnel(rng, p, i, j)
+			}
 			b.Ports = append(b.Ports, p)
 			if v := p.VLANs(); rng.IntN(3) == 0 {
 				vlan := v.Tag
@@ -315,8 +348,37 @@ func randomDocument(rng *rand.Rand) Document {
 				"select_dst_port": b.Ports[0].Name, "output_pcap": "/tmp/" + pick("a", "é") + b.Name, "snaplen": fmt.Sprint(rng.IntN(200))}})
 		}
 		d.Bridges = append(d.Bridges, b)
+		for j := range rng.IntN(3) {
+			m := Mesh{Name: fmt.Sprint(pick("m", "null", "ü"), i, "_", j), Options: Options{"bridge": b.Name, "key": fmt.Sprint(1000 + 10*i + j),
+				"peers": pick("host2", "10.0.0.1,host-2.example", "fd00::1,10.0.0.3,0x")}}
+			if rng.IntN(2) == 0 {
+				m.Options["type"] = pick("vxlan", "gre", "geneve")
+				m.Options["storm_unknown"] = fmt.Sprint(rng.IntN(100))
+				m.Options["tag"] = fmt.Sprint(rng.IntN(4095))
+			}
+			d.Meshes = append(d.Meshes, m)
+		}
 	}
 	return d
+}
+
+// randomTunnel makes p a tunnel port that no other is like.
+func randomTunnel(rng *rand.Rand, p Port, i, j int) Port {
+	pick := func(words ...string) string { return words[rng.IntN(len(words))] }
+	p.Type = pick("vxlan", "gre", "geneve")
+	delete(p.Options, "offload")
+	p.Options["remote_ip"] = pick(fmt.Sprintf("10.0.%d.%d", i, j+1), fmt.Sprintf("fd00::%d:%d", i, j+1), fmt.Sprintf("host-%d-%d", i, j))
+	switch rng.IntN(3) {
+	case 0:
+		p.Options["key"] = fmt.Sprint(rng.IntN(1 << 24))
+	case 1:
+		p.Options["in_key"], p.Options["out_key"] = fmt.Sprint(rng.IntN(1<<24)), pick("0x7", "0")
+	}
+	if rng.IntN(2) == 0 {
+		p.Options["tos"], p.Options["ttl"] = pick("inherit", "0x10", "252"), pick("inherit", "1", "255")
+		p.Options["csum"], p.Options["bfd_enable"] = pick("on", "off"), pick("on", "off")
+	}
+	return p
 }
 
 func TestRandomRoundTrip(t *testing.T) {
@@ -335,7 +397,8 @@ func TestRandomRoundTrip(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
-	for _, s := range []string{sample, sampleYAML, sampleJSON, "bridges: []", "{bridges: []}", "a: &a [*a]", "bridges: [{name: \"\\u2028\"}]"} {
+	for _, s := range []string{sample, sampleYAML, sampleJSON, "bridges: []", "{bridges: []}", "bridges: []\nmeshes: [{name: m, peers: [a,b], bridge: x}]",
+		"bridges: [{name: b, ports: [{name: t, type: gre, remote_ip: 10.0.0.1, in_key: 0xffffffff, tos: 4}]}]", "a: &a [*a]", "bridges: [{name: \"\\u2028\"}]"} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {

@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"flag"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -44,6 +45,11 @@ func TestTable(t *testing.T) {
 		if o.Default != "" {
 			if c, err := o.Canonical(o.Default); err != nil || c != o.Default {
 				t.Errorf("%s: default %q: canonical is %q, %v", o.Name, o.Default, c, err)
+			}
+		}
+		if o.InMesh != "" {
+			if c, err := o.Canonical(o.InMesh); err != nil || c != o.InMesh || !o.Applies(MeshObject) {
+				t.Errorf("%s: default of a mesh %q: canonical is %q, %v", o.Name, o.InMesh, c, err)
 			}
 		}
 	}
@@ -121,6 +127,55 @@ func TestCanonical(t *testing.T) {
 		{"owner", "1000", "1000", ""},
 		{"owner", "4294967295", refused, `"4294967295" is not a name or number of a user or group: want a name or a number`},
 		{"owner", "-x", refused, `"-x" is not a name or number of a user or group: want a name or a number`},
+		{"remote_ip", "192.0.2.1", "192.0.2.1", ""},
+		{"remote_ip", "FD00:0:0::0001", "fd00::1", ""},
+		{"remote_ip", "Host-1.Example.COM", "host-1.example.com", ""},
+		{"remote_ip", "3com", "3com", ""},
+		{"remote_ip", "flow", refused, `"flow" is not supported: want an address or a host name`},
+		{"remote_ip", "10.0.0.256", refused, `"10.0.0.256" is not an address or a host name`},
+		{"remote_ip", "10.0.0", refused, `"10.0.0" is not an address or a host name`},
+		{"remote_ip", "10.0.0.1/24", refused, `"10.0.0.1/24" is not an address or a host name`},
+		{"remote_ip", "10.0.0.1:4789", refused, `"10.0.0.1:4789" is not an address or a host name`},
+		{"remote_ip", "[fd00::1]", refused, `"[fd00::1]" is not an address or a host name`},
+		{"remote_ip", "a,b", refused, `"a,b" is not an address or a host name`},
+		{"remote_ip", "-a", refused, `"-a" is not an address or a host name`},
+		{"remote_ip", "a..b", refused, `"a..b" is not an address or a host name`},
+		{"remote_ip", "a.", refused, `"a." is not an address or a host name`},
+		{"remote_ip", "hôte", refused, `"hôte" is not an address or a host name`},
+		{"remote_ip", strings.Repeat("a", 64), refused, `"` + strings.Repeat("a", 64) + `" is not an address or a host name`},
+		{"remote_ip", "0.0.0.0", refused, `"0.0.0.0" is no host's address: want an address or a host name`},
+		{"remote_ip", "224.0.0.1", refused, `"224.0.0.1" is a multicast address: want an address or a host name`},
+		{"remote_ip", "ff02::1", refused, `"ff02::1" is a multicast address: want an address or a host name`},
+		{"remote_ip", "255.255.255.255", refused, `"255.255.255.255" is the broadcast address: want an address or a host name`},
+		{"remote_ip", "fd00::1%eth0", refused, `"fd00::1%eth0" has a zone: want an address or a host name`},
+		{"remote_ip", "fe80::1", refused, `"fe80::1" is a link-local address, which needs a zone: want an address or a host name`},
+		{"remote_ip", "::ffff:10.0.0.1", refused, `"::ffff:10.0.0.1" is an IPv4 address written as IPv6: want an address or a host name`},
+		{"local_ip", "10.0.0.1", "10.0.0.1", ""},
+		{"local_ip", "host1", refused, `"host1" is not an address, such as 10.0.0.1 or fd00::1`},
+		{"local_ip", "flow", refused, `"flow" is not supported: want an address, such as 10.0.0.1 or fd00::1`},
+		{"peers", "host2, FD00::1 10.0.0.1", "host2,fd00::1,10.0.0.1", ""},
+		{"peers", "fd00::1,FD00:0::1", refused, `"FD00:0::1" is given twice: want addresses and host names, such as 10.0.0.2,host3`},
+		{"peers", "host2,HOST2", refused, `"HOST2" is given twice: want addresses and host names, such as 10.0.0.2,host3`},
+		{"peers", ",", refused, `"," names no host: want addresses and host names, such as 10.0.0.2,host3`},
+		{"key", "0x2A", "42", ""},
+		{"key", "042", "42", ""},
+		{"key", "4294967295", "4294967295", ""},
+		{"key", "4294967296", refused, `"4294967296" is out of range: want 0 to 4294967295`},
+		{"key", "0xfffffffffffffffff", refused, `"0xfffffffffffffffff" is not a number: want 0 to 4294967295`},
+		{"key", "flow", refused, `"flow" is not supported: want 0 to 4294967295`},
+		{"key", "0x", refused, `"0x" is not a number: want 0 to 4294967295`},
+		{"key", "0x-1", refused, `"0x-1" is not a number: want 0 to 4294967295`},
+		{"key", "-1", refused, `"-1" is not a number: want 0 to 4294967295`},
+		{"tos", "inherit", "inherit", ""},
+		{"tos", "0xB8", "184", ""},
+		{"tos", "1", refused, `"1" has ECN bits, which are always those of the inner packet: want 0 to 252 in steps of 4, or inherit`},
+		{"tos", "256", refused, `"256" is out of range: want 0 to 252 in steps of 4, or inherit`},
+		{"tos", "ef", refused, `"ef" is not a number or inherit: want 0 to 252 in steps of 4, or inherit`},
+		{"ttl", "64", "64", ""},
+		{"ttl", "0", refused, `"0" is out of range: want 1 to 255, or inherit`},
+		{"bfd_min_rx", "9", refused, `"9" is out of range: want 10 to 60000`},
+		{"storm_unknown", "10000000", "10000000", ""},
+		{"mac-flap-limit", "1001", refused, `"1001" is out of range: want 0 to 1000`},
 		{"n_rxq", "17", refused, `"17" is out of range: want 1 to 16`},
 	} {
 		got, err := find(c.option).Canonical(c.in)
@@ -217,6 +272,42 @@ func TestValidate(t *testing.T) {
 		{"two for one peer", "bridges: [{name: a, ports: [{name: p, type: patch, peer: r}, {name: q, type: patch, peer: r}]}]",
 			`bridges[a].ports[q].peer: "r" is the peer of "p" already`},
 
+		{"tunnels", br0("  ports: [{name: a, type: vxlan, remote_ip: 10.0.0.1}, {name: b, type: vxlan, remote_ip: 10.0.0.1, key: 1}, " +
+			"{name: c, type: vxlan, remote_ip: 10.0.0.1, dst_port: 8472}, {name: d, type: vxlan, remote_ip: 10.0.0.1, local_ip: 10.0.0.2}, " +
+			"{name: e, type: geneve, remote_ip: 10.0.0.1}, {name: f, type: gre, remote_ip: 10.0.0.1, in_key: 4294967295, out_key: 1}]"), ""},
+		{"tunnel without remote_ip", br0("  ports: [{name: a, type: vxlan}]"),
+			`bridges[br0].ports[a]: a tunnel port needs remote_ip: an address or a host name`},
+		{"long tunnel name", br0("  ports: [{name: tunnel-from-a-to-the-host-b, type: gre, remote_ip: b}]"), ""},
+		{"key and in_key", br0("  ports: [{name: a, type: gre, remote_ip: b, key: 1, in_key: 1}]"),
+			`bridges[br0].ports[a].in_key: key is set, which is both in_key and out_key: want key alone, or in_key and out_key`},
+		{"VNI too large", br0("  ports: [{name: a, type: geneve, remote_ip: b, out_key: 16777216}]"),
+			`bridges[br0].ports[a].out_key: "16777216" is out of range: geneve has 24 bits for it: want 0 to 16777215`},
+		{"ends of two families", br0("  ports: [{name: a, type: vxlan, remote_ip: \"fd00::1\", local_ip: 10.0.0.1}]"),
+			`bridges[br0].ports[a].local_ip: "10.0.0.1" is IPv4, and "fd00::1" is IPv6: want both of one family`},
+		{"an end that is a name", br0("  ports: [{name: a, type: vxlan, remote_ip: b, local_ip: 10.0.0.1}]"), ""},
+		{"one tunnel twice", br0("  ports: [{name: a, type: vxlan, remote_ip: b, key: 5}]\n- name: br1\n  ports: [{name: c, type: vxlan, remote_ip: B, in_key: 5, dst_port: 4789}]"),
+			`bridges[br1].ports[c].remote_ip: bridges[br0].ports[a] has a tunnel vxlan to b with key 5 already: want another host, key, local_ip or UDP port`},
+		{"mesh", br0("") + "meshes: [{name: m, bridge: br0, peers: [a, b]}, {name: n, bridge: br0, key: 1, peers: [a, b]}, {name: o, bridge: br0, type: gre, peers: [a, b]}]", ""},
+		{"mesh of nothing", "bridges: []\nmeshes: [{name: m}]",
+			"meshes[m]: a mesh needs bridge: the name of a bridge\nmeshes[m]: a mesh needs peers: addresses and host names, such as 10.0.0.2,host3"},
+		{"mesh without its bridge", br0("") + "meshes: [{name: m, bridge: rb0, peers: a}]", `meshes[m].bridge: no bridge is named "rb0"; did you mean "br0"?`},
+		{"mesh with a long name", br0("") + "meshes: [{name: abcdefghijklmnopqrstuvwxyz012345, bridge: br0, peers: a}]",
+			`meshes[abcdefghijklmnopqrstuvwxyz012345]: "abcdefghijklmnopqrstuvwxyz012345" is not a name of at most 31 bytes`},
+		{"mesh named as a bridge", br0("") + "meshes: [{name: br0, bridge: br0, peers: a}]", ""},
+		{"mesh of gre with a port", br0("") + "meshes: [{name: m, bridge: br0, type: gre, port: 1, peers: a}]",
+			`meshes[m].port: gre has no UDP port: unset it, or set type to vxlan or geneve`},
+		{"mesh of two families", br0("") + "meshes: [{name: m, bridge: br0, local_ip: 10.0.0.1, peers: [a, 10.0.0.2, \"fd00::1\", \"fd00::2\"]}]",
+			`meshes[m].local_ip: "10.0.0.1" is IPv4, and "fd00::1" is IPv6: want both of one family`},
+		{"mesh with a large key", br0("") + "meshes: [{name: m, bridge: br0, key: 16777216, peers: a}]",
+			`meshes[m].key: "16777216" is out of range: vxlan has 24 bits for it: want 0 to 16777215`},
+		{"mesh against the VLAN rules", br0("") + "meshes: [{name: m, bridge: br0, vlan_mode: access, peers: a}]", `meshes[m].vlan_mode: access needs a tag`},
+		{"two meshes of the same tunnel", br0("") + "meshes: [{name: m, bridge: br0, peers: [a, b]}, {name: n, bridge: br0, port: 4789, peers: [c, b]}]",
+			`meshes[n].peers: meshes[m] has a tunnel vxlan to b with key 0 already: want another host, key, local_ip or UDP port`},
+		{"mesh and port of the same tunnel", br0("  ports: [{name: x, type: geneve, remote_ip: b, dst_port: 7, local_ip: 10.0.0.1}]\n") +
+			"meshes: [{name: m, bridge: br0, type: geneve, port: 7, local_ip: 10.0.0.1, peers: [a, b]}]",
+			`meshes[m].peers: bridges[br0].ports[x] has a tunnel geneve to b with key 0 at port 7 from 10.0.0.1 already: want another host, key, local_ip or UDP port`},
+		{"mirror of a mesh's port", br0("  mirrors: [{name: x, select_all: true, output_vlan: 5}]\n") + "meshes: [{name: m, bridge: br0, peers: a}]", ""},
+
 		{"mirror to a file", br0("  mirrors: [{name: m, select_all: true, output_pcap: /tmp/m, snaplen: 96, rotate: 1M, files: 3}]"), ""},
 		{"mirror of the local port", br0("  mirrors: [{name: m, select_src_port: br0, output_vlan: 9}]"), ""},
 		{"mirror selects nothing", br0("  mirrors: [{name: m, output_vlan: 9}]"),
@@ -282,6 +373,9 @@ func TestValidateByHand(t *testing.T) {
 		`bridges[b].ports[x]: is there twice`:                                {Bridges: []Bridge{{Name: "b", Ports: []Port{{Name: "x"}, {Name: "x"}}}}},
 		`bridges[b].fdb: 65537 static MACs are too many: want at most 65536`: {Bridges: []Bridge{{Name: "b", FDB: make([]StaticMAC, maxStaticMACs+1)}}},
 		`bridges: 4097 bridges are too many: want at most 4096`:              {Bridges: make([]Bridge, maxBridges+1)},
+		`meshes[m]: is there twice`: {Bridges: []Bridge{{Name: "b"}}, Meshes: []Mesh{
+			{Name: "m", Options: Options{"bridge": "b", "peers": "x"}}, {Name: "m", Options: Options{"bridge": "b", "peers": "y"}}}},
+		`meshes: 4097 meshes are too many: want at most 4096`: {Meshes: make([]Mesh, maxMeshes+1)},
 		`bridges[b].ports[x]: unknown option "tga" for port type packet; did you mean "tag"?`: {
 			Bridges: []Bridge{{Name: "b", Ports: []Port{{Name: "x", Options: Options{"tga": "1"}}}}}},
 		`bridges[b].ports[x].type: "veth" is not a port type: want packet, tap, internal, patch, vxlan, gre or geneve`: {
@@ -292,6 +386,28 @@ func TestValidateByHand(t *testing.T) {
 		if err := d.Validate(); err == nil || err.Error() != want {
 			t.Errorf("got  %v\nwant %s", err, want)
 		}
+	}
+
+	// Peers are ports, and a bridge has room for so many.
+	full := Document{Bridges: []Bridge{{Name: "b", Ports: []Port{{Name: "x"}}}}}
+	for i := range maxPorts / maxPeers {
+		peers := make([]string, maxPeers)
+		for j := range peers {
+			peers[j] = fmt.Sprint("h", j)
+		}
+		full.Meshes = append(full.Meshes, Mesh{Name: string(rune('A' + i)), Options: Options{
+			"bridge": "b", "key": fmt.Sprint(i), "peers": strings.Join(peers, ",")}})
+	}
+	if err := full.Validate(); err == nil || err.Error() != "meshes[P].peers: b has more than 16384 ports with these peers: want at most 16384" {
+		t.Error(err)
+	}
+	full.Bridges[0].Ports = nil
+	if err := full.Validate(); err != nil {
+		t.Error(err)
+	}
+	full.Meshes[0].Options["peers"] += ",one-more"
+	if err := full.Validate(); err == nil || !strings.HasPrefix(err.Error(), `meshes[A].peers: "one-more" is one more than the 1024 peers a mesh may have: want addresses`) {
+		t.Error(err)
 	}
 
 	many := Document{Bridges: []Bridge{{Name: "b"}}}

@@ -33,6 +33,8 @@ bridges:
   - {mac: 02:00:00:00:00:02, vlan: 5, port: veth2}
 - name: br1
   ports: [{name: other}]
+meshes:
+- {name: m1, bridge: br0, key: 7, peers: [host1, 192.0.2.2]}
 `
 
 func TestApply(t *testing.T) {
@@ -121,6 +123,39 @@ func TestApply(t *testing.T) {
 			`del-fdb br0 02:00:00:00:00:01: br0 has no static MAC 02:00:00:00:00:01 in VLAN 0`},
 		{"delete MAC if exists", []Op{{Op: "del-fdb", Bridge: "br0", MAC: "02:00:00:00:00:01", IfExists: true}}, ""},
 
+		{"add tunnel", []Op{{Op: "add-port", Bridge: "br1", Port: "to-the-other-host", Options: Options{"type": "gre", "remote_ip": "Host2", "key": "0x10"}}},
+			"add bridges[br1].ports[to-the-other-host]  gre\nadd bridges[br1].ports[to-the-other-host].key  16\nadd bridges[br1].ports[to-the-other-host].remote_ip  host2"},
+		{"add tunnel to nowhere", []Op{{Op: "add-port", Bridge: "br1", Port: "t", Options: Options{"type": "vxlan"}}},
+			`add-port br1 t: bridges[br1].ports[t]: a tunnel port needs remote_ip: an address or a host name`},
+		{"add tunnel with a colon", []Op{{Op: "add-port", Bridge: "br1", Port: "m1:host1", Options: Options{"type": "vxlan", "remote_ip": "x"}}},
+			`add-port br1 m1:host1: "m1:host1" is not a name: it holds one of / : % , or a space`},
+		{"add mesh", []Op{{Op: "add-mesh", Mesh: "a", Options: Options{"bridge": "br1", "peers": "b a", "type": "gre"}}},
+			"add meshes[a]  \nadd meshes[a].bridge  br1\nadd meshes[a].peers  b,a\nadd meshes[a].type  gre"},
+		{"add mesh again", []Op{{Op: "add-mesh", Mesh: "m1"}}, `add-mesh m1: mesh "m1" exists already`},
+		{"add mesh that may exist", []Op{{Op: "add-mesh", Mesh: "m1", MayExist: true, Options: Options{"key": "8"}}}, "change meshes[m1].key 7 8"},
+		{"add mesh without name", []Op{{Op: "add-mesh"}}, `add-mesh: "" is not a name`},
+		{"add mesh of a type there is not", []Op{{Op: "add-mesh", Mesh: "a", Options: Options{"type": "vxlam"}}},
+			`add-mesh a: meshes[a].type: "vxlam" is not a type: want vxlan, gre or geneve; did you mean "vxlan"?`},
+		{"set mesh", []Op{{Op: "set-mesh", Mesh: "m1", Options: Options{"peers": "host3", "key": ""}}},
+			"remove meshes[m1].key 7 \nchange meshes[m1].peers host1,192.0.2.2 host3"},
+		{"set no mesh", []Op{{Op: "set-mesh", Mesh: "m2"}}, `set-mesh m2: no mesh is named "m2"; did you mean "m1"?`},
+		{"add and take peers", []Op{{Op: "set-mesh", Mesh: "m1", Options: Options{"peers+": "FD00::5, host3", "peers-": "HOST1"}}},
+			"change meshes[m1].peers host1,192.0.2.2 192.0.2.2,fd00::5,host3"},
+		{"add a peer that is there", []Op{{Op: "set-mesh", Mesh: "m1", Options: Options{"peers+": "host1"}}},
+			`set-mesh m1: meshes[m1].peers: "host1" is given twice: want addresses and host names, such as 10.0.0.2,host3`},
+		{"take a peer that is not there", []Op{{Op: "set-mesh", Mesh: "m1", Options: Options{"peers-": "hots1"}}},
+			`set-mesh m1: "hots1" is not among the peers; did you mean "host1"?`},
+		{"take all peers", []Op{{Op: "set-mesh", Mesh: "m1", Options: Options{"peers-": "host1,192.0.2.2"}}},
+			`set-mesh m1: meshes[m1]: a mesh needs peers: addresses and host names, such as 10.0.0.2,host3`},
+		{"set and add peers", []Op{{Op: "set-mesh", Mesh: "m1", Options: Options{"peers": "a", "peers+": "b"}}},
+			`set-mesh m1: peers is given beside peers+ or peers-: want the whole list, or what changes in it`},
+		{"delete mesh", []Op{{Op: "del-mesh", Mesh: "m1"}},
+			"remove meshes[m1]  \nremove meshes[m1].bridge br0 \nremove meshes[m1].key 7 \nremove meshes[m1].peers host1,192.0.2.2 "},
+		{"delete no mesh", []Op{{Op: "del-mesh", Mesh: "m"}}, `del-mesh m: no mesh is named "m"`},
+		{"delete mesh if exists", []Op{{Op: "del-mesh", Mesh: "m", IfExists: true}}, ""},
+		{"delete the bridge of a mesh", []Op{{Op: "del-bridge", Bridge: "br0"}},
+			`del-bridge br0: mesh "m1" is in br0: delete the mesh first, or give it another bridge`},
+
 		{"unknown op", []Op{{Op: "add-prot"}},
 			`add-prot: unknown operation "add-prot"; did you mean "add-port"?: want add-bridge, add-fdb, add-mesh, add-mirror, add-port, del-bridge, del-fdb, del-mesh, del-mirror, del-port, set-bridge, set-mesh or set-port`},
 		{"second step", []Op{{Op: "add-bridge", Bridge: "x"}, {Op: "add-bridge", Bridge: "x"}}, `step 2: add-bridge x: bridge "x" exists already`},
@@ -186,6 +221,12 @@ func flat(d Document) map[string]string {
 			m[fdbPath(b.Name, s)] = s.Port
 		}
 	}
+	for _, x := range d.Meshes {
+		m[meshPath(x.Name)] = ""
+		for k, v := range x.Options {
+			m[meshPath(x.Name)+"."+k] = v
+		}
+	}
 	return m
 }
 
@@ -207,7 +248,7 @@ func TestDiffAgainstNaive(t *testing.T) {
 		m := flat(a)
 		for _, c := range there {
 			path := c.Path
-			if p, ok := strings.CutSuffix(path, ".type"); ok && c.What == "change" {
+			if p, ok := strings.CutSuffix(path, ".type"); ok && c.What == "change" && strings.Contains(p, ".ports[") {
 				path = p
 			}
 			was, had := m[path]
@@ -237,14 +278,16 @@ func FuzzEdit(f *testing.F) {
 	f.Add([]byte{0, 1, 0, 0, 3, 1, 1, 1, 5, 2, 0, 4})
 	f.Add([]byte("add ports, delete bridges, mirror the rest and so on"))
 	names := []string{"", "br0", "br1", "veth1", "p0", "p1", "x y", "way-too-long-a-name"}
-	kinds := []string{"add-bridge", "del-bridge", "set-bridge", "add-port", "del-port", "set-port", "add-mirror", "del-mirror", "add-fdb", "del-fdb", "nonsense"}
+	kinds := []string{"add-bridge", "del-bridge", "set-bridge", "add-port", "del-port", "set-port", "add-mirror", "del-mirror", "add-fdb", "del-fdb", "nonsense",
+		"add-mesh", "set-mesh", "del-mesh"}
 	options := []Options{nil, {"tag": "1"}, {"tag": ""}, {"trunks": "1-5"}, {"type": "patch", "peer": "p0"}, {"type": "patch", "peer": "p1"}, {"type": "tap"},
-		{"select_all": "on", "output_port": "veth1"}, {"select_src_port": "veth1,br0", "output_vlan": "3"}, {"peer": ""}, {"vlan_mode": "trunk"}, {"zzz": "1"}}
+		{"select_all": "on", "output_port": "veth1"}, {"select_src_port": "veth1,br0", "output_vlan": "3"}, {"peer": ""}, {"vlan_mode": "trunk"}, {"zzz": "1"},
+		{"type": "vxlan", "remote_ip": "a"}, {"type": "gre", "remote_ip": "b", "key": "9"}, {"bridge": "br0", "peers": "a,b"}, {"peers+": "c,a"}, {"peers-": "a"}}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		d := mustParse(t, "bridges: []")
 		for len(data) >= 6 {
 			op := Op{Op: kinds[int(data[0])%len(kinds)], Bridge: names[int(data[1])%len(names)], Port: names[int(data[2])%len(names)],
-				Mirror: names[int(data[2]/8)%len(names)], MAC: fmt.Sprintf("%02x:00:00:00:00:01", data[3]), VLAN: int(data[3]) - 1,
+				Mirror: names[int(data[2]/8)%len(names)], Mesh: names[int(data[2]/8)%len(names)], MAC: fmt.Sprintf("%02x:00:00:00:00:01", data[3]), VLAN: int(data[3]) - 1,
 				Options: options[int(data[4])%len(options)], MayExist: data[5]&1 != 0, IfExists: data[5]&2 != 0}
 			data = data[6:]
 			before, _ := d.YAML()

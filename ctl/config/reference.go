@@ -46,7 +46,7 @@ func Reference() string {
 		"- bool: `true` and `false`; `on`, `off`, `yes`, `no`, `1` and `0` are read too.\n"+
 		"- numbers are decimal, keys, `tos` and `ttl` hexadecimal too (`0x10`); seconds may be written `5m` or `1h30m`; sizes take `k`, `M`, `G` and count by 1024.\n"+
 		"- lists are separated by commas; in a document they may be YAML or JSON lists.\n"+
-		"- hosts are IPv4 or IPv6 addresses without a zone, or host names, which are looked up when the tunnel is made.\n" +
+		"- hosts are IPv4 or IPv6 addresses without a zone, or host names, which are looked up when the tunnel is made.\n"+
 		"- VLANs are 0 to %d. 802.1Q reserves 4095, which Open vSwitch lets one configure. 0 is untagged.\n"+
 		"- names of bridges and interfaces have 1 to %d bytes, those of patch and tunnel ports and of mirrors up to %d, those of meshes %d; none holds `/`, `:`, `%%`, `,` or a space.\n"+
 		"- an access port takes no `trunks`, and a trunk no `tag`: Open vSwitch ignores them, here they are refused.\n",
