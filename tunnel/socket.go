@@ -1,0 +1,181 @@
+package tunnel
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Sizes of socket buffers in bytes, asked for past the system's limit where the
+// process may (CAP_NET_ADMIN).
+const (
+	// DefaultRxBuffer is EndpointConfig.RxBuffer where that is 0: as a packet
+	// socket's, some sixty trains of 64 KiB or some 5,000 small frames.
+	DefaultRxBuffer = 4 << 20
+	txBuffer        = 4 << 20
+)
+
+// option is a socket option that is an int.
+type option struct {
+	name              string
+	level, num, value int
+	optional          bool // a kernel may not have it
+}
+
+// family returns the address family of a.
+func family(a netip.Addr) int {
+	if a.Is4() {
+		return unix.AF_INET
+	}
+	return unix.AF_INET6
+}
+
+// openSocket opens a socket of the kind of local's family, sets its options, and
+// binds it to local and port. The options of only one family are the caller's to
+// choose.
+func openSocket(kind Kind, local netip.Addr, port uint16, options ...option) (fd int, err error) {
+	typ, proto := unix.SOCK_DGRAM, 0
+	if kind == GRE {
+		typ, proto = unix.SOCK_RAW, unix.IPPROTO_GRE
+	}
+	fd, err = unix.Socket(family(local), typ|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, proto)
+	if err != nil {
+		return -1, err
+	}
+	defer func() {
+		if err != nil {
+			unix.Close(fd)
+			fd = -1
+		}
+	}()
+	if local.Is6() {
+		options = append(options, option{name: "IPV6_V6ONLY", level: unix.SOL_IPV6, num: unix.IPV6_V6ONLY, value: 1, optional: kind == GRE})
+	}
+	for _, o := range options {
+		if err := unix.SetsockoptInt(fd, o.level, o.num, o.value); err != nil && !o.optional {
+			return fd, fmt.Errorf("set %s: %w", o.name, err)
+		}
+	}
+	if kind == GRE && local.IsUnspecified() {
+		return fd, nil
+	}
+	return fd, unix.Bind(fd, sockaddr(local, port))
+}
+
+// setBuffer sets a socket buffer past the system's limit where it may, and as far
+// as the limit lets it where not.
+func setBuffer(fd, force, plain, bytes int) error {
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, force, bytes) == nil {
+		return nil
+	}
+	return unix.SetsockoptInt(fd, unix.SOL_SOCKET, plain, bytes)
+}
+
+// dropAll makes a socket drop what is sent to it, before it is queued: a classic
+// BPF filter that returns 0.
+func dropAll(fd int) error {
+	return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{
+		Len: 1, Filter: &unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: 0},
+	})
+}
+
+func sockaddr(a netip.Addr, port uint16) unix.Sockaddr {
+	if a.Is4() {
+		return &unix.SockaddrInet4{Port: int(port), Addr: a.As4()}
+	}
+	return &unix.SockaddrInet6{Port: int(port), Addr: a.As16(), ZoneId: zoneID(a.Zone())}
+}
+
+// zoneID returns the index of an IPv6 zone, 0 if there is no such interface.
+func zoneID(zone string) uint32 {
+	if n, err := strconv.ParseUint(zone, 10, 32); err == nil {
+		return uint32(n)
+	}
+	if zone == "" {
+		return 0
+	}
+	ifr, err := unix.NewIfreq(zone)
+	if err != nil {
+		return 0
+	}
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0
+	}
+	defer unix.Close(fd)
+	if unix.IoctlIfreq(fd, unix.SIOCGIFINDEX, ifr) != nil {
+		return 0
+	}
+	return ifr.Uint32()
+}
+
+// claim listens on an abstract unix socket that stands for an endpoint: a set of
+// SO_REUSEPORT sockets would let a second daemon of the same user join, and take
+// half of the flows. Abstract names belong to a network namespace, as the ports
+// they stand for do, and go with the process.
+func claim(name string) (fd int, err error) {
+	fd, err = unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
+	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: "@vswitch-tunnel-" + name}); err != nil {
+		unix.Close(fd)
+		if errors.Is(err, unix.EADDRINUSE) {
+			return -1, fmt.Errorf("%w: another vswitchd in this network namespace has it", err)
+		}
+		return -1, err
+	}
+	return fd, nil
+}
+
+// explain adds to the error of a bind what an operator can do about it.
+func explain(err error, c *EndpointConfig) error {
+	switch {
+	case errors.Is(err, unix.EADDRINUSE):
+		return fmt.Errorf("%w: %s has UDP port %d", err, holder(c), c.Port)
+	case errors.Is(err, unix.EADDRNOTAVAIL):
+		return fmt.Errorf("%w: %s is not an address of this host", err, c.Local)
+	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
+		need := "CAP_NET_BIND_SERVICE"
+		if c.Kind == GRE {
+			need = "CAP_NET_RAW"
+		}
+		return fmt.Errorf("%w (need %s)", err, need)
+	case errors.Is(err, unix.EAFNOSUPPORT):
+		return fmt.Errorf("%w: this kernel has no IPv6", err)
+	}
+	return err
+}
+
+// holder says who has c's UDP port: a socket without an inode is the kernel's own.
+//
+//	sl  local_address rem_address st tx_queue:rx_queue tr:tm->when retrnsmt uid timeout inode …
+func holder(c *EndpointConfig) string {
+	file := "/proc/thread-self/net/udp"
+	if c.Local.Is6() {
+		file += "6"
+	}
+	f, err := os.Open(file)
+	if err != nil {
+		return "another socket"
+	}
+	defer f.Close()
+	suffix := fmt.Sprintf(":%04X", c.Port)
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		fields := strings.Fields(lines.Text())
+		if len(fields) < 10 || !strings.HasSuffix(fields[1], suffix) {
+			continue
+		}
+		if fields[9] == "0" {
+			return "an interface of the kernel (see ip -d link show type " + c.Kind.String() + ")"
+		}
+		return "another program (see ss -lunp)"
+	}
+	return "another socket"
+}
