@@ -48,6 +48,10 @@ func TestClientMirrorsService(t *testing.T) {
 	same(t, "fdb stats", fs, err, svc.FS)
 	fl, err := c.FDBFlush(ctx, api.FDBQuery{VLAN: -1, Port: "veth1"})
 	same(t, "flush", fl.Flushed, err, 2)
+	tn, err := c.Tunnels(ctx, "br0")
+	same(t, "tunnels", tn, err, svc.T)
+	ms, err := c.Meshes(ctx, "m1")
+	same(t, "meshes", ms, err, svc.M)
 	d, err := c.Drops(ctx, "br0", "veth1")
 	same(t, "drops", d, err, svc.D)
 	b, err := c.Stats(ctx, "", "")
@@ -71,6 +75,11 @@ func TestClientMirrorsService(t *testing.T) {
 			what == "edit" && !reflect.DeepEqual(asked, []any{edit}) {
 			t.Errorf("%s: the service was asked %+v", what, asked)
 		}
+	}
+
+	var unknown *api.Error
+	if _, err := c.Meshes(ctx, "m2"); !errors.As(err, &unknown) || unknown.Status != 404 || unknown.Message != `no mesh "m2"` {
+		t.Errorf("a mesh there is not: %v", err)
 	}
 
 	refusal := &api.Error{Status: 409, Message: "m", Field: "f", Value: "v", Allowed: "a"}

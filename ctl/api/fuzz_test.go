@@ -36,7 +36,7 @@ func handle(t *testing.T, srv *api.Server, log *apitest.LogRecorder, req *http.R
 func FuzzEditBody(f *testing.F) {
 	for _, s := range []string{
 		`{"ops":[{"op":"add-port","bridge":"br0","port":"veth1","options":{"tag":10,"offload":false,"x":null}}],"comment":"c"}`,
-		`{"ops":[]}`, `{"ops":[{"vlan":1e999}]}`, `{"ops":[{"options":[]}]}`, `{"ops":[{"options":{"a":{}}}]}`, `[`, `null`, "\xff", "{}{}",
+		`{"ops":[{"op":"set-mesh","mesh":"m","options":{"peers+":["a","b"]}}]}`, `{"ops":[]}`, `{"ops":[{"vlan":1e999}]}`, `{"ops":[{"options":[]}]}`, `{"ops":[{"options":{"a":{}}}]}`, `[`, `null`, "\xff", "{}{}",
 	} {
 		f.Add([]byte(s))
 	}
@@ -80,7 +80,7 @@ func FuzzQuery(f *testing.F) {
 		svc.Asked()
 		for _, target := range []string{"GET /v1/version", "GET /v1/status", "GET /v1/config", "PUT /v1/config", "POST /v1/edit",
 			"POST /v1/confirm", "POST /v1/rollback", "GET /v1/history", "GET /v1/fdb", "GET /v1/fdb/stats", "POST /v1/fdb/flush",
-			"GET /v1/drops", "GET /v1/stats", "GET /v1/workers", "GET /v1/"} {
+			"GET /v1/drops", "GET /v1/tunnels", "GET /v1/meshes", "GET /v1/stats", "GET /v1/workers", "GET /v1/"} {
 			method, path, _ := bytes.Cut([]byte(target), []byte(" "))
 			// Not through a request's text: every string, not only what a URL can hold.
 			req := &http.Request{Method: string(method), URL: &url.URL{Path: string(path), RawQuery: raw},

@@ -86,9 +86,12 @@ func sample() *apitest.Service {
 		},
 		FS:      []api.FDBStats{{Bridge: "br0", Entries: 2}},
 		Flushed: 2,
-		D:       []api.Drop{{Bridge: "br0", Port: "veth1", Reason: "vlan", Count: 9}},
-		B:       []api.BridgeStats{{Bridge: "br0"}},
-		W:       []api.WorkerStats{{Worker: 0, Busy: 0.5}},
+		T: []api.TunnelStatus{{Bridge: "br0", Port: "t0", Type: "vxlan", Remote: "host2", State: api.PortUp, InKey: new(uint32),
+			BFD: &api.BFDStatus{State: "up"}, Counters: api.PortCounters{RxFrames: 1}}},
+		M: []api.MeshStatus{{Name: "m1", Bridge: "br0", Peers: []api.MeshPeer{{Peer: "host1", State: api.PortSelf}}}},
+		D: []api.Drop{{Bridge: "br0", Port: "veth1", Reason: "vlan", Count: 9}, {Port: "vxlan 0.0.0.0:4789", Source: "10.0.0.9 key 42"}},
+		B: []api.BridgeStats{{Bridge: "br0"}},
+		W: []api.WorkerStats{{Worker: 0, Busy: 0.5}},
 	}
 }
 
@@ -123,6 +126,10 @@ func TestEndpoints(t *testing.T) {
 		{"GET", "/v1/fdb?vlan=7", "", "[]\n", api.FDBQuery{VLAN: 7}},
 		{"GET", "/v1/fdb/stats?bridge=br0", "", `"entries":2`, apitest.Call{Method: "FDBStats", Bridge: "br0"}},
 		{"POST", "/v1/fdb/flush?vlan=0", "", `"flushed":2`, api.FDBQuery{VLAN: 0}},
+		{"GET", "/v1/tunnels?bridge=br0", "", `"in_key":0,"state":"up","bfd":{"state":"up","flaps":0},"counters":{"rx_frames":1`,
+			apitest.Call{Method: "Tunnels", Bridge: "br0"}},
+		{"GET", "/v1/tunnels", "", `"port":"t0"`, apitest.Call{Method: "Tunnels"}},
+		{"GET", "/v1/meshes?name=m1", "", `{"name":"m1","bridge":"br0","peers":[{"peer":"host1","state":"self"}]}`, apitest.Call{Method: "Meshes", Mesh: "m1"}},
 		{"GET", "/v1/drops?bridge=br0&port=veth1", "", `"count":9`, apitest.Call{Method: "Drops", Bridge: "br0", Port: "veth1"}},
 		{"GET", "/v1/stats?bridge=br0", "", `"bridge":"br0"`, apitest.Call{Method: "Stats", Bridge: "br0"}},
 		{"GET", "/v1/workers", "", `"busy":0.5`, apitest.Call{Method: "Workers"}},
@@ -158,7 +165,7 @@ func TestEndpoints(t *testing.T) {
 
 func TestEmptyListsAreNotNull(t *testing.T) {
 	socket, _ := start(t, &apitest.Service{}, api.Limits{})
-	for _, path := range []string{"history", "fdb", "fdb/stats", "drops", "stats", "workers"} {
+	for _, path := range []string{"history", "fdb", "fdb/stats", "drops", "stats", "workers", "tunnels", "meshes"} {
 		if _, _, text := request(t, socket, "GET", "/v1/"+path, nil); text != "[]\n" {
 			t.Errorf("%s: %q, want []", path, text)
 		}
@@ -182,6 +189,8 @@ func TestRefusals(t *testing.T) {
 		{"POST", "/v1/version", "", 405, "allowed: GET"},
 		{"DELETE", "/v1/config", "", 405, "allowed: GET, PUT"},
 		{"GET", "/v1/status?bridge=nope", "", 404, `no bridge \"nope\"`},
+		{"GET", "/v1/tunnels?name=br0", "", 400, `unknown parameter \"name\"; known here: bridge`},
+		{"GET", "/v1/meshes?bridge=br0", "", 400, `unknown parameter \"bridge\"; known here: name`},
 		{"GET", "/v1/status?brigde=br0", "", 400, `unknown parameter \"brigde\"; known here: bridge`},
 		{"GET", "/v1/version?x=1", "", 400, "known here: none"},
 		{"GET", "/v1/status?bridge=a&bridge=b", "", 400, "given 2 times"},

@@ -132,6 +132,7 @@ func TestCanonical(t *testing.T) {
 		{"remote_ip", "Host-1.Example.COM", "host-1.example.com", ""},
 		{"remote_ip", "3com", "3com", ""},
 		{"remote_ip", "flow", refused, `"flow" is not supported: want an address or a host name`},
+		{"remote_ip", "Flow", refused, `"Flow" is not supported: want an address or a host name`},
 		{"remote_ip", "10.0.0.256", refused, `"10.0.0.256" is not an address or a host name`},
 		{"remote_ip", "10.0.0", refused, `"10.0.0" is not an address or a host name`},
 		{"remote_ip", "10.0.0.1/24", refused, `"10.0.0.1/24" is not an address or a host name`},

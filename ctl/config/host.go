@@ -15,7 +15,7 @@ import (
 func parseUnicast(s string) (a netip.Addr, why string) {
 	a, err := netip.ParseAddr(s)
 	switch {
-	case s == "flow":
+	case strings.EqualFold(s, "flow"): // OVS: whatever a packet says
 		return a, "is not supported"
 	case err != nil:
 		return a, "is not an address"
@@ -45,7 +45,7 @@ func parseHost(s string) (host, why string) {
 	if why == "" {
 		return a.String(), ""
 	}
-	if a.IsValid() || s == "flow" {
+	if a.IsValid() || strings.EqualFold(s, "flow") {
 		return "", why
 	}
 	host = strings.ToLower(s)
@@ -107,7 +107,7 @@ func natural(s string) (int, bool) {
 }
 
 func (o *Option) key(v string) (string, *Error) {
-	if v == "flow" {
+	if strings.EqualFold(v, "flow") {
 		return "", o.wrong(v, "is not supported")
 	}
 	n, ok := natural(v)

@@ -78,9 +78,9 @@ func (o Options) Text(name string) string {
 	panic("config: no option is named " + name)
 }
 
-// List reads a list of ports, in order.
+// List reads a list of ports or hosts, in order.
 func (o Options) List(name string) []string {
-	option(name, PortList)
+	option(name, PortList, HostList)
 	return splitList(o[name])
 }
 

@@ -52,6 +52,10 @@ func TestMeshDefaults(t *testing.T) {
 	if (Options{}).Bool("bfd_enable") || (Options{}).Int("storm_unknown") != 0 {
 		t.Error("a port has a mesh's defaults")
 	}
+	m.Options["peers"] = "b,a"
+	if l := m.Options.List("peers"); len(l) != 2 || l[0] != "b" || fmt.Sprint(m.Peers()) != fmt.Sprint(l) {
+		t.Errorf("peers: %v, %v", l, m.Peers())
+	}
 	if o, err := Lookup(MeshObject, "bfd_min_rx"); err != nil || o.Default != "300" {
 		t.Errorf("%+v, %v", o, err)
 	}
@@ -141,7 +145,7 @@ func TestUniqueTunnelsAgainstNaive(t *testing.T) {
 
 // FuzzHost: what is read is canonical, and is an address or a name.
 func FuzzHost(f *testing.F) {
-	for _, s := range []string{"10.0.0.1", "FD00::1", "host-1.example", "fe80::1%eth0", "1.2.3", "a..b", "-", "::ffff:1.2.3.4", "flow", "\u0130"} {
+	for _, s := range []string{"10.0.0.1", "FD00::1", "host-1.example", "fe80::1%eth0", "1.2.3", "a..b", "-", "::ffff:1.2.3.4", "fLow", "\u0130"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
