@@ -14,7 +14,7 @@ import (
 //	| Ethernet, 14           | IPv4, 20               | UDP, 8           | BFD, 24 |
 //	| dst 00:23:20:00:00:01  | 169.254.1.1            | 49152 to 65535   |         |
 //	| src                    |   -> 169.254.1.0       |   -> 3784        |         |
-//	| type 0x0800            | TTL 255, TOS 0x18      | checksum 0: none |         |
+//	| type 0x0800            | TTL 255, TOS 0xc0      | checksum 0: none |         |
 //
 // TTL 255 (RFC 5881 section 5): what was routed on its way has less.
 const (
@@ -51,7 +51,7 @@ const (
 	etherTypeIPv4 = 0x0800
 	protoUDP      = 17
 	ttl           = 255
-	tos           = 0x18   // IPTOS_LOWDELAY | IPTOS_THROUGHPUT
+	tos           = 0xc0   // IPTOS_PREC_INTERNETCONTROL: DSCP CS6
 	fragmented    = 0x3fff // more fragments, or an offset
 	port          = 3784   // RFC 5881 section 4
 	firstSrcPort  = 49152  // RFC 5881 section 4: 49152 to 65535

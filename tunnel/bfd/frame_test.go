@@ -18,7 +18,7 @@ var testAddresses = Addresses{
 func TestFrameBytes(t *testing.T) {
 	want, err := hex.DecodeString(strings.Join(strings.Fields(`
 		002320000001 020102030405 0800
-		45 18 0034 0000 0000 ff 11 65a3 a9fe0101 a9fe0100
+		45 c0 0034 0000 0000 ff 11 64fb a9fe0101 a9fe0100
 		c000 0ec8 0020 0000`), "") + hex.EncodeToString(wire))
 	if err != nil {
 		t.Fatal(err)

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// wire is what Open vSwitch 3.1 sends first, with its defaults.
+// wire is the first packet of a session with Open vSwitch's defaults.
 var wire = []byte{
 	0x20, 0x40, 0x03, 0x18,
 	0x12, 0x34, 0x56, 0x78,
