@@ -28,6 +28,9 @@ type DaemonOptions struct {
 	// RunDir and StateDir are the daemon's; made privately where empty. Two
 	// daemons with one StateDir are how that refusal is tested.
 	RunDir, StateDir string
+	// Hosts is what the daemon's own /etc/hosts says: addresses by name. See
+	// SetHosts.
+	Hosts map[string]string
 }
 
 // Daemon is vswitchd running in a host. It is stopped with SIGTERM when the lab
@@ -42,7 +45,8 @@ type Daemon struct {
 	Log      *Tail  // all that it wrote, over restarts
 
 	options DaemonOptions
-	proc    *Proc // nil when stopped on purpose
+	hosts   string // file; empty where the machine's own is good enough
+	proc    *Proc  // nil when stopped on purpose
 }
 
 // Daemon builds vswitchd and vswitchctl (once a test process), starts vswitchd
@@ -71,8 +75,26 @@ func (h *Host) NewDaemon(o DaemonOptions) *Daemon {
 		}
 	}
 	d.Socket = filepath.Join(d.RunDir, "ctl.sock")
+	if o.Hosts != nil {
+		d.hosts = filepath.Join(d.RunDir, "hosts")
+		d.SetHosts(o.Hosts)
+	}
 	h.lab.Cleanup(d.end)
 	return d
+}
+
+// SetHosts changes what names a daemon with DaemonOptions.Hosts knows. Go's resolver
+// looks again after five seconds at most.
+func (d *Daemon) SetHosts(hosts map[string]string) {
+	d.Host.lab.t.Helper()
+	var text strings.Builder
+	for name, addr := range hosts {
+		fmt.Fprintf(&text, "%s %s\n", addr, name)
+	}
+	// Written in place: the file is mounted, and a new one would not be.
+	if err := os.WriteFile(d.hosts, []byte(text.String()), 0o644); err != nil {
+		d.Host.lab.t.Fatalf("lab: daemon's hosts: %v", err)
+	}
 }
 
 // end stops the daemon with its lab, and judges how it lived.
@@ -130,9 +152,16 @@ func (d *Daemon) Launch() error {
 	if err != nil {
 		return err
 	}
-	args := append([]string{"--run-dir", d.RunDir, "--state-dir", d.StateDir}, d.options.Args...)
-	d.proc, err = d.Host.start(append([]string{path}, args...), func(cmd *exec.Cmd) {
-		cmd.Args[0] = "vswitchd"
+	command := append([]string{path, "--run-dir", d.RunDir, "--state-dir", d.StateDir}, d.options.Args...)
+	if d.hosts != "" {
+		// It stays one process: each of these becomes the next.
+		const mount = `mount --bind "$0" /etc/hosts && exec -a vswitchd "$@"`
+		command = append([]string{"unshare", "--mount", "bash", "-c", mount, d.hosts}, command...)
+	}
+	d.proc, err = d.Host.start(command, func(cmd *exec.Cmd) {
+		if d.hosts == "" {
+			cmd.Args[0] = "vswitchd"
+		}
 		cmd.Env = append(os.Environ(), d.options.Env...)
 		cmd.Stdout, cmd.Stderr = d.Log, d.Log
 	})

@@ -2,6 +2,8 @@ package lab_test
 
 import (
 	"context"
+	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -68,4 +70,23 @@ func TestDaemon(t *testing.T) {
 			t.Errorf("the build's directory is left: %s", line)
 		}
 	}
+}
+
+// TestDaemonHosts gives a daemon names of its own.
+func TestDaemonHosts(t *testing.T) {
+	t.Parallel()
+	h := lab.New(t).Host("a")
+	d := h.Daemon(lab.DaemonOptions{Hosts: map[string]string{"one": "192.0.2.1"}})
+	root := fmt.Sprintf("/proc/%d/root", d.Process().PID())
+	for _, addr := range []string{"192.0.2.1", "192.0.2.2"} {
+		d.SetHosts(map[string]string{"one": addr})
+		hosts, err := os.ReadFile(root + "/etc/hosts")
+		if want := addr + " one\n"; err != nil || string(hosts) != want {
+			t.Errorf("its hosts are %q, %v; want %q", hosts, err, want)
+		}
+	}
+	if mine, err := os.ReadFile("/etc/hosts"); err == nil && strings.Contains(string(mine), "192.0.2.2 one") {
+		t.Error("the machine's own file has changed")
+	}
+	d.Restart()
 }

@@ -30,6 +30,16 @@
 //		t.Fatal(err)
 //	}
 //
+// # Several hosts
+//
+// An Underlay is the network between hosts. What joins containers over it is a
+// daemon in each host, or a peer: the kernel's VXLAN (Host.KernelVXLAN), or Open
+// vSwitch's userspace datapath (Lab.OVS) with its underlay and its tunnels.
+//
+//	u := l.Underlay("net", lab.UnderlayOptions{MTU: 9000})
+//	u.Join(a, "192.0.2.1/24", "2001:db8::1/64")
+//	u.Join(b, "192.0.2.2/24", "2001:db8::2/64")
+//
 // # Failure
 //
 // Calls that build the lab fail the test when they cannot (they call t.Fatal, so

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -158,25 +159,8 @@ func (c *Container) plug() error {
 			return err
 		}
 		c.MAC = link.Attrs().HardwareAddr
-		six := false
-		for _, prefix := range c.config.addrs {
-			six = six || prefix.Addr().Is6()
-		}
-		if !six {
-			if err := quietIPv6("eth0"); err != nil {
-				return err
-			}
-		} else if err := sysctl("net/ipv6/conf/eth0/addr_gen_mode", "1"); err != nil {
-			return err // 1 is: no link-local address
-		}
-		for _, prefix := range c.config.addrs {
-			addr := &netlink.Addr{IPNet: &net.IPNet{
-				IP:   prefix.Addr().AsSlice(),
-				Mask: net.CIDRMask(prefix.Bits(), prefix.Addr().BitLen()),
-			}}
-			if err := netlink.AddrAdd(link, addr); err != nil {
-				return fmt.Errorf("add address %s: %w", prefix, err)
-			}
+		if err := addAddresses("eth0", c.config.addrs); err != nil {
+			return err
 		}
 		return up("eth0")
 	})
@@ -276,6 +260,33 @@ func (h *Host) KernelBridge(name string, ports ...string) {
 	if err != nil {
 		h.lab.t.Fatalf("lab: kernel bridge %s: %v", name, err)
 	}
+}
+
+// addAddresses gives an interface of this namespace its addresses. With an IPv6
+// address it has no link-local one; without, it has no IPv6.
+func addAddresses(name string, prefixes []netip.Prefix) error {
+	link, err := netlink.LinkByName(name)
+	if err != nil {
+		return err
+	}
+	if slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Addr().Is6() }) {
+		err = sysctl("net/ipv6/conf/"+name+"/addr_gen_mode", "1") // 1 is: no link-local address
+	} else {
+		err = quietIPv6(name)
+	}
+	if err != nil {
+		return err
+	}
+	for _, prefix := range prefixes {
+		addr := &netlink.Addr{IPNet: &net.IPNet{
+			IP:   prefix.Addr().AsSlice(),
+			Mask: net.CIDRMask(prefix.Bits(), prefix.Addr().BitLen()),
+		}}
+		if err := netlink.AddrAdd(link, addr); err != nil {
+			return fmt.Errorf("add address %s to %s: %w", prefix, name, err)
+		}
+	}
+	return nil
 }
 
 // quietIPv6 turns IPv6 off on an interface, where the kernel has it.

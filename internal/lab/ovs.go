@@ -2,6 +2,8 @@ package lab
 
 import (
 	"errors"
+	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -89,10 +91,103 @@ func (o *OVS) AddPort(bridge, port string, settings ...string) {
 		args = append(append(args, "--", "set", "port", port), settings...)
 	}
 	o.Vsctl(args...)
+	o.failure(port)
+}
+
+// failure fails the test when Open vSwitch could not make an interface.
+func (o *OVS) failure(port string) {
+	o.host.lab.t.Helper()
 	failure := strings.TrimSpace(o.Vsctl("--columns=error", "--bare", "list", "interface", port))
 	if failure != "" {
 		o.host.lab.t.Fatalf("lab: ovs: add port %s: %s", port, failure)
 	}
+}
+
+// Underlay makes a bridge whose one port is ifname, an interface to other hosts,
+// and moves the interface's addresses and routes to it: what the userspace datapath
+// needs to send tunnels' packets, which it routes and resolves by itself. What goes
+// to the interface must have its offloads finished (see Underlay.Offload), and
+// containers need room for the tunnel's headers: it does not fragment.
+func (o *OVS) Underlay(bridge, ifname string) {
+	o.host.lab.t.Helper()
+	o.AddBridge(bridge)
+	o.AddPort(bridge, ifname)
+	if err := o.host.Do(func() error { return moveAddresses(ifname, bridge) }); err != nil {
+		o.host.lab.t.Fatalf("lab: ovs: move addresses of %s to %s: %v", ifname, bridge, err)
+	}
+}
+
+func moveAddresses(from, to string) error {
+	old, err := netlink.LinkByName(from)
+	if err != nil {
+		return err
+	}
+	addrs, err := netlink.AddrList(old, netlink.FAMILY_ALL)
+	if err != nil {
+		return err
+	}
+	routes, err := netlink.RouteList(old, netlink.FAMILY_ALL)
+	if err != nil {
+		return err
+	}
+	var prefixes []netip.Prefix
+	for _, addr := range addrs {
+		prefixes = append(prefixes, netip.MustParsePrefix(addr.IPNet.String()))
+		if err := netlink.AddrDel(old, &addr); err != nil {
+			return err
+		}
+	}
+	// The host's stack still gets a copy of what comes by the interface. It must
+	// not answer, with "port unreachable": packets from where no route goes back by
+	// the same interface are dropped.
+	if err := sysctl("net/ipv4/conf/"+from+"/rp_filter", "1"); err != nil {
+		return err
+	}
+	if err := quietIPv6(from); err != nil {
+		return err
+	}
+	if err := addAddresses(to, prefixes); err != nil {
+		return err
+	}
+	if err := up(to); err != nil {
+		return err
+	}
+	for _, route := range routes {
+		if route.Gw == nil {
+			continue // came with an address, and does so again
+		}
+		if err := netlink.RouteAdd(&netlink.Route{Dst: route.Dst, Gw: route.Gw}); err != nil {
+			return fmt.Errorf("add route via %s: %w", route.Gw, err)
+		}
+	}
+	return nil
+}
+
+// AddTunnel adds a tunnel port, with an interface's settings as ovs-vsctl takes
+// them: AddTunnel("br0", "t1", "type=vxlan", "options:remote_ip=192.0.2.1",
+// "options:key=42", "bfd:enable=true").
+func (o *OVS) AddTunnel(bridge, port string, settings ...string) {
+	o.host.lab.t.Helper()
+	o.Vsctl(append([]string{"add-port", bridge, port, "--", "set", "interface", port}, settings...)...)
+	o.failure(port)
+}
+
+// BFD returns what a tunnel's BFD session says of itself: "state", "forwarding",
+// "diagnostic", "remote_state", "remote_diagnostic", "flap_count"; nothing where
+// there is none.
+func (o *OVS) BFD(port string) (map[string]string, error) {
+	status, err := o.host.Exec("ovs-vsctl", "--db="+o.db, "--timeout=20", "get", "interface", port, "bfd_status")
+	if err != nil {
+		return nil, err
+	}
+	all := make(map[string]string)
+	status = strings.Trim(strings.TrimSpace(status), "{}")
+	for _, pair := range strings.Split(status, ", ") {
+		if key, value, ok := strings.Cut(pair, "="); ok {
+			all[key] = strings.Trim(value, `"`)
+		}
+	}
+	return all, nil
 }
 
 // Stop ends Open vSwitch and deletes the TAP devices it leaves behind.
