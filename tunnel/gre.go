@@ -2,6 +2,7 @@ package tunnel
 
 import (
 	"encoding/binary"
+	"math/bits"
 
 	"vswitch/frame"
 )
@@ -11,7 +12,7 @@ import (
 //	 0                   1                   2                   3
 //	 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1
 //	+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
-//	|C|R|K|S|s| Recur |Reserved0|Ver|         Protocol Type         |
+//	|C|R|K|S|s|Recur|Reserved0| Ver |         Protocol Type         |
 //	+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
 //	|      Checksum (if C)          |       Reserved1 (if C)        |
 //	+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
@@ -96,7 +97,12 @@ func putGRE(b []byte, flags uint16, key, seq uint32) {
 }
 
 // sumGRE writes the checksum of the packet head and payload, which putGRE left
-// zero. head, which begins with the header, has an even length.
+// zero. The bytes of a sum that begins at an odd place come out swapped (RFC 1071
+// section 2(B)).
 func sumGRE(head, payload []byte) {
-	binary.BigEndian.PutUint16(head[greLen:], ^frame.Sum(payload, uint32(frame.Sum(head, 0))))
+	sum := frame.Sum(payload, 0)
+	if len(head)%2 != 0 {
+		sum = bits.ReverseBytes16(sum)
+	}
+	binary.BigEndian.PutUint16(head[greLen:], ^frame.Sum(head, uint32(sum)))
 }
