@@ -97,10 +97,11 @@ func (s *Session) scheduleLocked() {
 	s.restLocked()
 }
 
-// restLocked sets the time of the next periodic packet after the last one sent.
+// restLocked sets the time of the next periodic packet after the last one sent. If
+// one is about to be sent, transmit does it after that.
 func (s *Session) restLocked() {
 	s.nextTx = time.Time{}
-	if s.interval != 0 {
+	if s.interval != 0 && !s.due {
 		s.nextTx = s.lastTx.Add(jitter(s.interval, s.multiplier))
 	}
 }

@@ -319,3 +319,25 @@ func TestClamp(t *testing.T) {
 		}
 	}
 }
+
+// A packet about to be sent counts as the last one: a periodic one that became
+// overdue by the same event does not go out beside it.
+func TestNoDouble(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFar(t, Config{})
+		defer f.s.Close()
+		f.s.mu.Lock()
+		defer f.s.mu.Unlock()
+		f.s.due, f.s.interval = true, 0
+		f.s.lastTx = time.Now().Add(-time.Hour)
+		f.s.scheduleLocked()
+		if f.s.interval != slowInterval || !f.s.nextTx.IsZero() {
+			t.Errorf("next at %v, want none before the one that is due", f.s.nextTx)
+		}
+		f.s.due = false
+		f.s.restLocked()
+		if f.s.nextTx.IsZero() {
+			t.Error("no periodic packet afterwards")
+		}
+	})
+}
