@@ -132,9 +132,7 @@ func nightSwitch() *apitest.Service {
 }
 
 func TestGolden(t *testing.T) {
-	c := newCLI(t)
-	doc := "bridges: []\n"
-	for name, args := range map[string][]string{
+	golden(t, newCLI(t), map[string][]string{
 		"show":           {"show"},
 		"show-br1":       {"show", "br1"},
 		"show-json":      {"show", "br1", "-o", "json"},
@@ -163,7 +161,13 @@ func TestGolden(t *testing.T) {
 		"version-yaml":   {"version", "-o", "yaml"},
 		"help":           {"help"},
 		"mirror-list-br": {"mirror", "list", "br1", "-o", "json"},
-	} {
+	})
+}
+
+// golden holds what commands print to the files of testdata.
+func golden(t *testing.T, c *cli, commands map[string][]string) {
+	doc := "bridges: []\n"
+	for name, args := range commands {
 		t.Run(name, func(t *testing.T) {
 			code, out, errs := c.run(doc, args...)
 			if code != exitDone || errs != "" {
@@ -242,6 +246,12 @@ func TestEdits(t *testing.T) {
 		{"fdb add br0 02:00:00:00:00:01 veth1 vlan=7 --may-exist", config.Op{Op: "add-fdb", Bridge: "br0", MAC: "02:00:00:00:00:01", Port: "veth1", VLAN: 7, MayExist: true}},
 		{"fdb del br0 02:00:00:00:00:01 vlan=7 --if-exists", config.Op{Op: "del-fdb", Bridge: "br0", MAC: "02:00:00:00:00:01", VLAN: 7, IfExists: true}},
 		{"mirror add br0 m0 tag=10 ip=", config.Op{Op: "add-mirror", Bridge: "br0", Mirror: "m0", Options: kv}},
+		{"mesh add m1 tag=10 ip=", config.Op{Op: "add-mesh", Mesh: "m1", Options: kv}},
+		{"--may-exist mesh add m1 tag=10 ip=", config.Op{Op: "add-mesh", Mesh: "m1", Options: kv, MayExist: true}},
+		{"mesh set m1 peers+=h1,h2 peers-=h3 key=", config.Op{Op: "set-mesh", Mesh: "m1",
+			Options: config.Options{"peers+": "h1,h2", "peers-": "h3", "key": ""}}},
+		{"mesh del m1 --if-exists", config.Op{Op: "del-mesh", Mesh: "m1", IfExists: true}},
+		{"mesh del m1 --may-exist", config.Op{}},
 		{"mirror del br0 m0 --if-exists", config.Op{Op: "del-mirror", Bridge: "br0", Mirror: "m0", IfExists: true}},
 	} {
 		code, out, errs := c.run("", strings.Fields(tc.args)...)
@@ -312,6 +322,8 @@ func TestRefusalNamesTheVerb(t *testing.T) {
 		{"del-br br9", "del-br br9: ", config.Op{Op: "del-bridge", Bridge: "br9"}},
 		{"set-br br9 ip=", "set-br br9: ", config.Op{Op: "set-bridge", Bridge: "br9"}},
 		{"fdb add br9 02:00:00:00:00:01 x", "fdb add br9 02:00:00:00:00:01 x: ", config.Op{Op: "add-fdb", Bridge: "br9", MAC: "02:00:00:00:00:01", Port: "x"}},
+		{"mesh set m9 key=1", "mesh set m9: ", config.Op{Op: "set-mesh", Mesh: "m9"}},
+		{"mesh add m1 bridge=br9 peers=a", "mesh add m1: ", config.Op{Op: "add-mesh", Mesh: "m1", Options: config.Options{"bridge": "br9", "peers": "a"}}},
 		{"mirror del br0 m9", "mirror del br0 m9: ", config.Op{Op: "del-mirror", Bridge: "br0", Mirror: "m9"}},
 		{"set-port br0 ip=10.0.0.1/24", `set-port br0: "br0" is the local port of its bridge: set-br br0 sets its options, `, config.Op{Op: "set-port", Port: "br0"}},
 	} {
@@ -560,7 +572,7 @@ func TestEveryVerbHasAnExample(t *testing.T) {
 	root := a.root()
 	root.InitDefaultHelpCmd()
 	walk(root)
-	for _, verb := range strings.Fields("add-br del-br list-br set-br show add-port del-port list-ports set-port fdb mirror drops stats " +
+	for _, verb := range strings.Fields("add-br del-br list-br set-br show add-port del-port list-ports set-port fdb mirror tunnel mesh drops stats " +
 		"export apply confirm diff history rollback monitor version completion help") {
 		if cmd, _, err := root.Find([]string{verb}); err != nil || cmd.Name() != verb {
 			t.Errorf("no verb %s", verb)
@@ -627,13 +639,22 @@ func TestCompletion(t *testing.T) {
 func TestHelpListsOptions(t *testing.T) {
 	c := newCLI(t)
 	for verb, object := range map[string]config.Object{"add-br": config.BridgeObject, "set-br": config.BridgeObject,
-		"add-port": config.TapPort, "set-port": config.PatchPort, "mirror add": config.MirrorObject} {
+		"add-port": config.TapPort, "set-port": config.PatchPort, "mirror add": config.MirrorObject,
+		"mesh add": config.MeshObject, "mesh set": config.MeshObject} {
 		_, out, _ := c.run("", append(strings.Fields(verb), "--help")...)
 		for _, o := range config.OptionsFor(object) {
 			if !strings.Contains(out, "\n  "+o.Name+"=") {
 				t.Errorf("%s --help does not list %s", verb, o.Name)
 			}
 		}
+	}
+}
+
+// Answers stand in the sum where there are any.
+func TestStatsWithAnswers(t *testing.T) {
+	text := statsText([]api.BridgeStats{{Bridge: "br0", Counters: api.BridgeCounters{Received: 5, Answers: 2, Sent: 6}}})
+	if want := "br0\n  received 5 + copied 0 (flood 0, mirror 0, split 0) + answered 2 = sent 6 + dropped 0 + in flight 1\n"; !strings.HasPrefix(text, want) {
+		t.Errorf("got %s want %s", text, want)
 	}
 }
 

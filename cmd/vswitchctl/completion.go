@@ -121,6 +121,48 @@ func (a *app) bridgesAndPorts([]string) []string {
 	return names
 }
 
+// bridgesAndTunnels are what tunnel show takes.
+func (a *app) bridgesAndTunnels([]string) []string {
+	var names []string
+	for _, b := range a.status().Bridges {
+		names = append(names, b.Name)
+		for _, p := range b.Ports {
+			if isTunnel(p.Type) {
+				names = append(names, p.Name)
+			}
+		}
+	}
+	return names
+}
+
+func (a *app) meshStatus(name string) []api.MeshStatus {
+	c := api.NewClient(a.socket, completionTimeout)
+	defer c.Close()
+	meshes, _ := c.Meshes(context.Background(), name)
+	return meshes
+}
+
+func (a *app) meshes([]string) []string {
+	var names []string
+	for _, m := range a.meshStatus("") {
+		names = append(names, m.Name)
+	}
+	return names
+}
+
+func (a *app) meshOptions([]string) []string { return a.optionWords(config.MeshObject, nil) }
+
+// meshChanges are a mesh's options and the two ways to change its list of peers.
+func (a *app) meshChanges(before []string) []string {
+	out := append(a.meshOptions(before), "peers+=", "peers-=")
+	for _, m := range a.meshStatus(arg(before, 0)) {
+		for _, p := range m.Peers {
+			out = append(out, "peers-="+p.Peer)
+		}
+	}
+	return out
+}
+
 func (a *app) mirrors(before []string) []string {
 	var names []string
 	for _, b := range a.status().Bridges {
@@ -179,6 +221,10 @@ func (a *app) optionWords(object config.Object, ports func() []string) []string 
 			values = o.Words
 		case config.PortName, config.PortList:
 			values = ports()
+		case config.BridgeName:
+			values = a.bridges(nil)
+		case config.IntOrWord:
+			values = o.Words
 		}
 		for _, v := range values {
 			out = append(out, o.Name+"="+v)

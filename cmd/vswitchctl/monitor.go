@@ -22,7 +22,8 @@ func (a *app) monitor() *cobra.Command {
 		Long: `Print events as they happen, one a line, until interrupted; with -o json as JSON lines, with
 -o yaml as YAML documents. A reader that does not keep up is told by an event of kind "lost".
 
-Kinds: ` + strings.Join(api.EventKinds[:9], ", ") + ",\n" + strings.Join(api.EventKinds[9:], ", ") + ".",
+Kinds:
+` + kindsText(),
 		Example: "  vswitchctl monitor --kind port-up,port-down,drops",
 		Args:    between(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -48,6 +49,13 @@ Kinds: ` + strings.Join(api.EventKinds[:9], ", ") + ",\n" + strings.Join(api.Eve
 	cmd.Flags().StringSliceVar(&kinds, "kind", nil, "only events of these `KINDS`, separated by commas")
 	cmd.RegisterFlagCompletionFunc("kind", cobra.FixedCompletions(api.EventKinds, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
+}
+
+// kindsText lists the kinds of events in lines.
+func kindsText() string {
+	var b strings.Builder
+	wrapTo(&b, "  ", width, strings.Join(api.EventKinds, ", ")+".")
+	return strings.TrimRight(b.String(), "\n")
 }
 
 func (a *app) event(e api.Event) error {

@@ -115,6 +115,8 @@ func outlook(p api.PortStatus) string {
 	}
 	next := ""
 	switch {
+	case isTunnel(p.Type) && (p.State == api.PortWaiting || p.State == api.PortError):
+		next = "it is tried again"
 	case p.State == api.PortWaiting && p.Type == "patch":
 		next = "it comes up when the peer is added"
 	case p.State == api.PortWaiting:

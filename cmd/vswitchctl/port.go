@@ -13,10 +13,12 @@ func (a *app) addPort() *cobra.Command {
 		SuggestFor: []string{"addif"},
 		Short:      "Add a port to a bridge",
 		Long: `Add a port to a bridge. With type=packet, NAME is an interface that exists or will: until it
-does the port waits, which is said on stderr and is no failure.`,
+does the port waits, which is said on stderr and is no failure. With type=vxlan, gre or geneve it is
+a tunnel to the host remote_ip=, and NAME is any.`,
 		Annotations: portOptionsHelp(),
-		Example:     "  vswitchctl add-port br0 veth1 tag=10",
-		Args:        between(2, -1),
+		Example: "  vswitchctl add-port br0 veth1 tag=10\n" +
+			"  vswitchctl add-port br0 vx2 type=vxlan remote_ip=192.0.2.2 key=10",
+		Args: between(2, -1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o, err := keyValues(cmd, args[2:])
 			if err != nil {

@@ -153,7 +153,7 @@ Exit status: 0 done, 1 refused or failed, 2 wrong usage, 3 daemon not reachable.
 	root.AddCommand(
 		a.addBridge(), a.delBridge(), a.listBridges(), a.setBridge(), a.show(),
 		a.addPort(), a.delPort(), a.listPorts(), a.setPort(),
-		a.fdb(), a.mirror(), a.drops(), a.stats(),
+		a.fdb(), a.mirror(), a.tunnel(), a.mesh(), a.drops(), a.stats(),
 		a.export(), a.apply(), a.confirm(), a.diff(), a.history(), a.rollback(),
 		a.monitor(), a.version(), a.completion(root),
 	)

@@ -65,7 +65,7 @@ var vlanOptions = []string{"tag", "trunks", "vlan_mode", "cvlans"}
 func (a *app) bridgeText(b *strings.Builder, br api.BridgeStatus) {
 	notUp := 0
 	for _, p := range br.Ports {
-		if p.State != api.PortUp && !idle(p) {
+		if p.State != api.PortUp && p.State != api.PortSelf && !idle(p) {
 			notUp++
 		}
 	}
@@ -83,6 +83,10 @@ func (a *app) bridgeText(b *strings.Builder, br api.BridgeStatus) {
 	wrapTo(b, "", width, "bridge "+br.Name+": "+facts)
 	wrapTo(b, "  ", width, optionsText(br.Options, nil))
 	b.WriteString(a.portTable(br.Ports))
+	for _, f := range br.Flaps {
+		wrapTo(b, "  ", width, fmt.Sprintf("FLAPPING: %s in VLAN %d between %s and %s (%s): held at %s for %s more; look for a loop, or for two machines with that MAC",
+			f.MAC, f.VLAN, f.Held, f.Other, count(f.Count, "time"), f.Held, ago(f.Until.Sub(a.now()))))
+	}
 	for _, m := range br.Mirrors {
 		text := fmt.Sprintf("mirror %s: %s, %d frames copied", m.Name, stateText(m.State), m.Frames)
 		if m.Dropped > 0 {
@@ -114,7 +118,7 @@ func (a *app) portTable(ports []api.PortStatus) string {
 
 // stateText makes what is not well stand out.
 func stateText(state string) string {
-	if state == api.PortUp {
+	if state == api.PortUp || state == api.PortSelf {
 		return state
 	}
 	return strings.ToUpper(state)
@@ -140,6 +144,8 @@ func (a *app) portRows(ports []api.PortStatus, maxVLANs int, number func(uint64)
 		mtu := "-"
 		if p.MTU > 0 {
 			mtu = strconv.Itoa(p.MTU)
+		} else if p.Tunnel != nil && p.Tunnel.MTU > 0 {
+			mtu = strconv.Itoa(p.Tunnel.MTU)
 		}
 		vlans := vlanText(p.Options)
 		cell := vlans
@@ -152,9 +158,11 @@ func (a *app) portRows(ports []api.PortStatus, maxVLANs int, number func(uint64)
 		}
 		r := t.add(p.Name, p.Type, state, cell, mtu, workerText(p.Workers),
 			number(p.Counters.RxFrames), number(p.Counters.TxFrames), number(p.Counters.Dropped))
-		if idle(p) {
+		if p.State == api.PortSelf && p.Reason != "" {
+			r.under = append(r.under, p.Reason)
+		} else if idle(p) {
 			r.under = append(r.under, fmt.Sprintf("no address; `vswitchctl set-br %s ip=…` brings it up", p.Name))
-		} else if p.State != api.PortUp {
+		} else if p.State != api.PortUp && p.State != api.PortSelf {
 			why := outlook(p)
 			if why == "" {
 				why = "no reason given"
@@ -167,13 +175,29 @@ func (a *app) portRows(ports []api.PortStatus, maxVLANs int, number func(uint64)
 		if cell != vlans {
 			r.under = append(r.under, "VLANs: "+strings.ReplaceAll(vlans, ",", ", "))
 		}
-		// A local port's options are the bridge's, which stand above.
-		if o := optionsText(p.Options, vlanOptions); o != "" && p.Type != "local" {
+		if p.Tunnel != nil {
+			r.under = append(r.under, a.tunnelText(p.Tunnel))
+		}
+		if o := portOptionsText(p); o != "" {
 			r.under = append(r.under, o)
 		}
 		r.under = append(r.under, p.Notes...)
 	}
 	return t
+}
+
+// portOptionsText is the options that stand nowhere else: a local port's are the
+// bridge's, a mesh's port has the mesh's, and a tunnel's ends have a line.
+func portOptionsText(p api.PortStatus) string {
+	switch {
+	case p.Type == "local":
+		return ""
+	case p.Tunnel == nil:
+		return optionsText(p.Options, vlanOptions)
+	case p.Tunnel.Mesh != "":
+		return ""
+	}
+	return optionsText(p.Options, append([]string{"remote_ip", "key", "in_key", "out_key"}, vlanOptions...))
 }
 
 func exact(n uint64) string { return strconv.FormatUint(n, 10) }

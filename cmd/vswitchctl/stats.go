@@ -13,8 +13,10 @@ import (
 
 func (a *app) drops() *cobra.Command {
 	return &cobra.Command{
-		Use:     "drops [BR [PORT]]",
-		Short:   "Show which frames were dropped, where, why, and what to do",
+		Use:   "drops [BR [PORT]]",
+		Short: "Show which frames were dropped, where, why, and what to do",
+		Long: `Show which frames were dropped, where, why, and what to do. Packets that are no tunnel's have no
+bridge: PORT is the endpoint they came to, and SOURCE the host that sends them.`,
 		Example: "  vswitchctl drops br0 veth1",
 		Args:    between(0, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -35,30 +37,52 @@ func (a *app) dropsText(drops []api.Drop) string {
 	if len(drops) == 0 {
 		return "no frame was dropped\n"
 	}
+	t := a.dropRows(drops, true)
+	if _, w := t.widths(); w > width {
+		t = a.dropRows(drops, false)
+	}
+	return t.String()
+}
+
+// dropRows has the time of day only where there is room for it.
+func (a *app) dropRows(drops []api.Drop, clock bool) *table {
 	drops = slices.Clone(drops)
 	slices.SortStableFunc(drops, func(x, y api.Drop) int {
 		return cmp.Or(y.LastSeen.Compare(x.LastSeen), cmp.Compare(y.Count, x.Count))
 	})
-	t := newTable("", "REASON", "BRIDGE", "PORT", ">COUNT", "LAST SEEN")
+	sources := slices.ContainsFunc(drops, func(d api.Drop) bool { return d.Source != "" })
+	titles := []string{"REASON", "BRIDGE", "PORT", ">COUNT", "LAST SEEN"}
+	if sources {
+		titles = slices.Insert(titles, 3, "SOURCE")
+	}
+	t := newTable("", titles...)
 	for _, d := range drops {
-		seen := a.clock(d.LastSeen)
+		seen := "-"
 		if !d.LastSeen.IsZero() {
-			seen += " (" + ago(a.now().Sub(d.LastSeen)) + " ago)"
+			seen = ago(a.now().Sub(d.LastSeen)) + " ago"
 		}
-		r := t.add(d.Reason, d.Bridge, d.Port, d.Count, seen)
+		if clock && !d.LastSeen.IsZero() {
+			seen = a.clock(d.LastSeen) + " (" + seen + ")"
+		}
+		cells := []any{d.Reason, cmp.Or(d.Bridge, "-"), d.Port, d.Count, seen}
+		if sources {
+			cells = slices.Insert(cells, 3, any(cmp.Or(d.Source, "-")))
+		}
+		r := t.add(cells...)
 		if d.Help != "" {
 			r.under = append(r.under, d.Help)
 		}
 	}
-	return t.String()
+	return t
 }
 
 func (a *app) stats() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "stats [BR [PORT]]",
 		Short: "Show exact counters of bridges, ports and workers",
-		Long: `Show exact counters. A super-frame counts as one frame. For each bridge, the frames received and
-the copies made are the frames sent and dropped, but for those in flight at that moment.`,
+		Long: `Show exact counters. A super-frame counts as one frame. For each bridge, the frames received, the
+copies made, and the answers that told senders of a tunnel's MTU, are the frames sent and dropped,
+but for those in flight at that moment.`,
 		Example: "  vswitchctl stats br0 veth1",
 		Args:    between(0, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -84,8 +108,12 @@ func statsText(stats []api.BridgeStats) string {
 		}
 		c := s.Counters
 		b.WriteString(clean(s.Bridge) + "\n")
-		wrapTo(&b, "  ", width, fmt.Sprintf("received %d + copied %d (flood %d, mirror %d, split %d) = sent %d + dropped %d%s",
-			c.Received, c.FloodCopies+c.MirrorCopies+c.SplitCopies, c.FloodCopies, c.MirrorCopies, c.SplitCopies,
+		answered := ""
+		if c.Answers > 0 {
+			answered = fmt.Sprintf(" + answered %d", c.Answers)
+		}
+		wrapTo(&b, "  ", width, fmt.Sprintf("received %d + copied %d (flood %d, mirror %d, split %d)%s = sent %d + dropped %d%s",
+			c.Received, c.FloodCopies+c.MirrorCopies+c.SplitCopies, c.FloodCopies, c.MirrorCopies, c.SplitCopies, answered,
 			c.Sent, c.Dropped, inFlight(c)))
 		t := newTable("  ", "PORT", ">RX FRAMES", ">RX BYTES", ">RX MISSED", ">TX FRAMES", ">TX BYTES", ">DROPPED")
 		for _, p := range s.Ports {
@@ -102,7 +130,7 @@ func statsText(stats []api.BridgeStats) string {
 
 // inFlight is what the sum is short of: frames that were read and not yet sent.
 func inFlight(c api.BridgeCounters) string {
-	in, out := c.Received+c.FloodCopies+c.MirrorCopies+c.SplitCopies, c.Sent+c.Dropped
+	in, out := c.Received+c.FloodCopies+c.MirrorCopies+c.SplitCopies+c.Answers, c.Sent+c.Dropped
 	if in == out {
 		return ""
 	}
