@@ -65,6 +65,57 @@ func BenchmarkLearnKnown(b *testing.B) {
 	}
 }
 
+// BenchmarkLearnHeld is what a storm of looped frames costs: each comes from
+// another port than where its MAC is held, on all processors.
+func BenchmarkLearnHeld(b *testing.B) {
+	for _, n := range []int{1, 100, 8000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			f, err := New(Limits{Size: DefaultSize, FlapLimit: 1, FlapHold: 10}, nil)
+			if err != nil {
+				b.Fatal(err)
+			}
+			fill(b, f, n)
+			for i := 1; i <= n; i++ {
+				f.Learn(numbered(i), 100, 1)
+				f.Learn(numbered(i), 101, 1)
+			}
+			keys := shuffled(n)
+			b.ReportAllocs()
+			b.RunParallel(func(pb *testing.PB) {
+				for i := rand.Int(); pb.Next(); i++ {
+					if f.Learn(keys[i&(len(keys)-1)], 100, 2) != Held {
+						b.Error("not held")
+						return
+					}
+				}
+			})
+		})
+	}
+}
+
+// BenchmarkLearnMoved moves MACs to and fro, without and with counting how
+// often: no more than the limit in a second.
+func BenchmarkLearnMoved(b *testing.B) {
+	for _, limit := range []int{0, 10} {
+		b.Run(fmt.Sprintf("limit%d", limit), func(b *testing.B) {
+			const n = 500
+			f, err := New(Limits{Size: DefaultSize, FlapLimit: limit, FlapHold: limit}, nil)
+			if err != nil {
+				b.Fatal(err)
+			}
+			fill(b, f, n)
+			b.ReportAllocs()
+			i := 0
+			for b.Loop() {
+				if f.Learn(numbered(1+i%n), Port(100+i/n%2), uint32(1+i/n/8)) != Moved {
+					b.Fatal("not moved")
+				}
+				i++
+			}
+		})
+	}
+}
+
 // BenchmarkLearnFlood learns a new MAC each time, in a full table. "one" floods
 // from a port that has nothing at first; "even" fills the table from as many
 // ports as there are, which makes the fullest port hard to find.

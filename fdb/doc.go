@@ -40,6 +40,35 @@
 // goes; the sample is taken where a clock hand stands, and what one eviction
 // may look at is bounded (see victimLocked).
 //
+// # Flapping
+//
+// Where a network has a loop, two ports of a bridge cabled together or two
+// meshes patched into one, a broadcast comes back by the loop's ports, again and
+// again, and each time the MAC of its sender moves to the port it came by. So a
+// MAC that moves more than FlapLimit times within one second of the caller's
+// clock flaps, and is held: its entry goes back to its home, the port where it
+// was before the first move, and for FlapHold seconds Learn of it from another
+// port says Held and changes nothing. The caller drops that frame, and with it
+// what goes round in the loop. Then the MAC may move again, and is held again
+// if the loop is still there.
+//
+// The oldest port wins because it is the station's own: a frame goes around the
+// loop only after the station sent it, so the moves begin at the station's port
+// and go to the loop's. Held at one of the loop's ports the station would be cut
+// off, and the loop would live on the other way round. For the same reason the
+// row of moves that leads home may be longer than a second: it ends where a MAC
+// has not moved in a second nor in the one before. Else a slow loop, through
+// tunnels, whose moves began just before the clock ticked, would have one of its
+// own ports for home. And a port that is flushed or dropped is nobody's home.
+//
+// A hold lies in the entry itself: a flag, and the second when it ends in place
+// of that when it was last seen. So it needs no list that could overflow, the
+// test costs the way of a known MAC nothing, a held entry does not age, and it
+// is over without anybody ending it. What ends it before: everything that takes
+// the entry out of the table or makes it static, and SetLimits without a
+// FlapLimit. The MACs whose moves are counted are 8192 at most; those that are
+// held are not counted, so in a larger storm others take their places.
+//
 // # Thread-safety
 //
 // All methods of FDB may be called at any time from any goroutine. Lookup, and

@@ -77,20 +77,29 @@ func (f *FDB) victimLocked(t *table, scan int) (bi, bj int, ok bool) {
 	return bi, bj, ok
 }
 
-// SetLimits changes the table's size and aging time. What is above a smaller
-// size is evicted before it returns, in slices, so that workers do not wait.
-// Fewer places than static entries are refused with an error wrapping ErrFull.
+// SetLimits changes the table's limits. What is above a smaller size is evicted
+// before it returns, in slices, so that workers do not wait. A new FlapHold is
+// for the holds that begin from now on; a FlapLimit of 0 ends all holds. Fewer places than static entries are refused with an error wrapping ErrFull.
 func (f *FDB) SetLimits(l Limits) error {
 	if err := l.check(); err != nil {
 		return err
 	}
+	if err := f.setLimits(l); err != nil {
+		return err
+	}
+	if l.FlapLimit == 0 {
+		f.change(func(_ Key, v value) bool { return v.flapped() }, f.releaseLocked)
+	}
+	return nil
+}
+
+func (f *FDB) setLimits(l Limits) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.static > l.Size {
 		return fmt.Errorf("set MAC table size to %d with %d static entries: %w", l.Size, f.static, ErrFull)
 	}
-	f.size = l.Size
-	f.aging.Store(uint32(l.Aging))
+	f.boundLocked(l)
 	// Others may learn, or set limits, whenever the lock is let go: f.size is
 	// whatever was set last, and nobody adds an entry while there are more.
 	for f.entries > f.size {

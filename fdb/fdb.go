@@ -14,18 +14,27 @@ import (
 type Limits struct {
 	Size  int // entries, static ones included: 1 to MaxSize
 	Aging int // seconds after which a learned entry not seen again goes: 0 (never) to MaxAging
+
+	FlapLimit int // moves of one MAC in a second above which it is held: 0 (never) to MaxFlapLimit
+	FlapHold  int // seconds that it is held: 1 to MaxFlapHold, or 0 if FlapLimit is 0
 }
 
 const (
-	MaxSize  = 1 << 20
-	MaxAging = math.MaxInt32
+	MaxSize      = 1 << 20
+	MaxAging     = math.MaxInt32
+	MaxFlapLimit = 1000
+	MaxFlapHold  = 3600
 
-	DefaultSize  = 8192 // mac-table-size
-	DefaultAging = 300  // mac-aging-time
+	DefaultSize      = 8192 // mac-table-size
+	DefaultAging     = 300  // mac-aging-time
+	DefaultFlapLimit = 10   // mac-flap-limit
+	DefaultFlapHold  = 10   // mac-flap-hold
 )
 
 // DefaultLimits are those of a bridge that was told nothing else.
-func DefaultLimits() Limits { return Limits{Size: DefaultSize, Aging: DefaultAging} }
+func DefaultLimits() Limits {
+	return Limits{Size: DefaultSize, Aging: DefaultAging, FlapLimit: DefaultFlapLimit, FlapHold: DefaultFlapHold}
+}
 
 func (l Limits) check() error {
 	if l.Size < 1 || l.Size > MaxSize {
@@ -33,6 +42,12 @@ func (l Limits) check() error {
 	}
 	if l.Aging < 0 || l.Aging > MaxAging {
 		return fmt.Errorf("MAC aging time %d: must be 0 (never) to %d seconds", l.Aging, MaxAging)
+	}
+	if l.FlapLimit < 0 || l.FlapLimit > MaxFlapLimit {
+		return fmt.Errorf("MAC flap limit %d: must be 0 (off) to %d moves a second", l.FlapLimit, MaxFlapLimit)
+	}
+	if l.FlapHold < 0 || l.FlapHold > MaxFlapHold || l.FlapHold == 0 && l.FlapLimit > 0 {
+		return fmt.Errorf("MAC flap hold %d: must be 1 to %d seconds", l.FlapHold, MaxFlapHold)
 	}
 	return nil
 }
@@ -53,24 +68,26 @@ const (
 	Moved                  // was on another port until now
 	Static                 // stays on another port, as a static entry there says
 	Refused                // cannot be learned: not a unicast MAC, a port above MaxPort, or ErrFull
+	Held                   // flaps, and is held on another port: drop the frame, it comes out of a loop
 )
 
 func (o Outcome) String() string {
-	return [...]string{"known", "learned", "moved", "static", "refused"}[o]
+	return [...]string{"known", "learned", "moved", "static", "refused", "held"}[o]
 }
 
 // EventKind says what happened to a learned entry.
 type EventKind uint8
 
 const (
-	EventNew     EventKind = iota // learned
-	EventMoved                    // from From to Port
-	EventAged                     // not seen for the aging time
-	EventEvicted                  // gave its place to another when the table was full
+	EventNew      EventKind = iota // learned
+	EventMoved                     // from From to Port
+	EventAged                      // not seen for the aging time
+	EventEvicted                   // gave its place to another when the table was full
+	EventFlapping                  // moves too often between Port, where it is held now, and From
 )
 
 func (e EventKind) String() string {
-	return [...]string{"new", "moved", "aged", "evicted"}[e]
+	return [...]string{"new", "moved", "aged", "evicted", "flapping"}[e]
 }
 
 // Event tells of one change that the table made by itself.
@@ -78,7 +95,7 @@ type Event struct {
 	Kind EventKind
 	Key  Key
 	Port Port // where the MAC is; for an entry that is gone, where it was
-	From Port // EventMoved: where it was before; else the same as Port
+	From Port // EventMoved: where it was before; EventFlapping: the other port; else the same as Port
 }
 
 // Entry is one MAC and what is known of it.
@@ -86,7 +103,7 @@ type Entry struct {
 	Key      Key
 	Port     Port
 	Static   bool
-	LastSeen uint32 // second on the caller's clock; 0 for a static entry
+	LastSeen uint32 // second on the caller's clock; 0 for a static entry; of one that is held, when the hold ends
 }
 
 // FDB is the forwarding database of one bridge. Make it with New.
@@ -96,6 +113,7 @@ type Entry struct {
 type FDB struct {
 	table  atomic.Pointer[table]
 	aging  atomic.Uint32
+	clock  atomic.Uint32 // second of the last Sweep or hold, whichever came later
 	notify func(Event)
 
 	sweepMu   sync.Mutex
@@ -108,6 +126,13 @@ type FDB struct {
 	ports     portCounts
 	evictHand int // bucket where the search for the next victim begins
 	moves     *simplelru.LRU[Key, *Move]
+
+	flapLimit    int
+	flapHold     uint32
+	runs         map[Key]run // no more than maxRuns
+	runsLooked   bool        // dropOldRunsLocked looked, in second runsLookedAt
+	runsLookedAt uint32
+	flaps        *simplelru.LRU[Key, *Flap]
 
 	learned, moved, expired, evicted, flushed, full uint64
 }
@@ -124,8 +149,12 @@ func New(l Limits, notify func(Event)) (*FDB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make list of MAC moves: %w", err)
 	}
-	f := &FDB{notify: notify, size: l.Size, moves: moves}
-	f.aging.Store(uint32(l.Aging))
+	flaps, err := simplelru.NewLRU[Key, *Flap](maxMoves, nil)
+	if err != nil {
+		return nil, fmt.Errorf("make list of flapping MACs: %w", err)
+	}
+	f := &FDB{notify: notify, moves: moves, flaps: flaps, runs: map[Key]run{}}
+	f.boundLocked(l)
 	f.table.Store(newTable(minBuckets, newSeed()))
 	return f, nil
 }
@@ -140,7 +169,8 @@ func (f *FDB) Lookup(k Key) (p Port, ok bool) {
 // Learn notes that a frame from k came in through p in the second now of the
 // caller's clock, which may begin anywhere and wrap. It allocates nothing but,
 // now and then, a larger table. For a MAC that is known on that port it takes
-// no lock, and writes at most once a second.
+// no lock, and writes at most once a second. For one that is static or held on
+// another port it takes no lock and writes nothing.
 func (f *FDB) Learn(k Key, p Port, now uint32) Outcome {
 	for {
 		word, v := f.table.Load().find(k)
@@ -160,9 +190,15 @@ func (f *FDB) learnSlowly(k Key, p Port, now uint32) Outcome {
 	if !k.Learnable() || p > MaxPort {
 		return Refused
 	}
-	// A static entry stays where it is; a storm of frames against one takes no lock.
-	if word, v := f.table.Load().find(k); word != nil && v.static() && v.port() != p {
-		return Static
+	// A static entry stays where it is, and so does a held one; a storm of frames
+	// against one takes no lock.
+	if word, v := f.table.Load().find(k); word != nil && v.port() != p {
+		if v.static() {
+			return Static
+		}
+		if v.held(now) {
+			return Held
+		}
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -184,12 +220,32 @@ func (f *FDB) learnSlowly(k Key, p Port, now uint32) Outcome {
 		return Known
 	case old.static():
 		return Static
-	default:
-		f.setLocked(word, old, makeValue(p, now))
-		f.moved++
-		f.noteMoveLocked(k, old.port(), p, now)
-		f.tell(EventMoved, k, p, old.port())
-		return Moved
+	case old.held(now):
+		return Held
+	}
+	home, flapping := f.countMoveLocked(k, old.port(), p, now)
+	if flapping && home != p {
+		f.holdLocked(word, old, k, home, p, now)
+		return Held
+	}
+	v := makeValue(p, now)
+	f.setLocked(word, old, v)
+	f.moved++
+	f.noteMoveLocked(k, old.port(), p, now)
+	f.tell(EventMoved, k, p, old.port())
+	if flapping { // the last move was back home
+		f.holdLocked(word, v, k, p, old.port(), now)
+	}
+	return Moved
+}
+
+// boundLocked makes l the limits of what is done from now on.
+func (f *FDB) boundLocked(l Limits) {
+	f.size = l.Size
+	f.aging.Store(uint32(l.Aging))
+	f.flapLimit, f.flapHold = l.FlapLimit, uint32(l.FlapHold)
+	if l.FlapLimit == 0 {
+		clear(f.runs)
 	}
 }
 
@@ -218,6 +274,9 @@ func (f *FDB) addStaticLocked(k Key, p Port) error {
 			return ErrFull
 		}
 		f.setLocked(word, old, v)
+		if old.flapped() {
+			f.endHoldLocked(k)
+		}
 		return nil
 	}
 	if f.entries >= f.size && !f.evictLocked(len(f.table.Load().buckets)) {
@@ -274,6 +333,9 @@ func (f *FDB) setLocked(word *atomic.Uint64, old, v value) {
 }
 
 func (f *FDB) removeLocked(t *table, i, j int, v value) {
+	if v.flapped() {
+		f.endHoldLocked(Key(t.buckets[i].keys[j].Load()))
+	}
 	t.remove(i, j)
 	f.entries--
 	if v.static() {

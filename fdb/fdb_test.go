@@ -64,7 +64,11 @@ func TestKey(t *testing.T) {
 }
 
 func TestLimits(t *testing.T) {
-	for _, l := range []Limits{{0, 300}, {MaxSize + 1, 300}, {8192, -1}, {8192, MaxAging + 1}} {
+	for _, l := range []Limits{
+		{Size: 0, Aging: 300}, {Size: MaxSize + 1, Aging: 300}, {Size: 8192, Aging: -1}, {Size: 8192, Aging: MaxAging + 1},
+		{Size: 1, FlapLimit: -1, FlapHold: 1}, {Size: 1, FlapLimit: MaxFlapLimit + 1, FlapHold: 1},
+		{Size: 1, FlapLimit: 1}, {Size: 1, FlapHold: -1}, {Size: 1, FlapLimit: 1, FlapHold: MaxFlapHold + 1},
+	} {
 		if _, err := New(l, nil); err == nil {
 			t.Errorf("New(%+v) was accepted", l)
 		}
@@ -271,11 +275,17 @@ func TestManyPorts(t *testing.T) {
 }
 
 func TestAllocatesNothing(t *testing.T) {
-	f, err := New(Limits{Size: 10_000}, func(Event) {})
+	f, err := New(Limits{Size: 10_000, FlapLimit: 10, FlapHold: 10}, func(Event) {})
 	if err != nil {
 		t.Fatal(err)
 	}
 	fill(t, f, 10_000)
+	flap := func(now uint32) { // never known, for it is on port 1+80%64
+		for n := range 12 {
+			f.Learn(numbered(80), Port(200+n%2), now)
+		}
+	}
+	flap(1)
 	n, now := 0, uint32(1)
 	for _, c := range []struct {
 		name string
@@ -286,7 +296,9 @@ func TestAllocatesNothing(t *testing.T) {
 		{"Learn of what is known", func() { f.Learn(numbered(78), 1+78%64, 1) }},
 		{"Learn that refreshes", func() { now++; f.Learn(numbered(79), 1+79%64, now) }},
 		{"Learn in a full table", func() { n++; f.Learn(numbered(1_000_000+n), 70, 2) }},
-		{"Learn of a MAC that moves to and fro", func() { n++; f.Learn(numbered(77), Port(200+n%2), 3) }},
+		{"Learn of a MAC that moves to and fro", func() { n++; now++; f.Learn(numbered(77), Port(200+n%2), now) }},
+		{"Learn of what is held elsewhere", func() { f.Learn(numbered(80), 200, 2) }},
+		{"Learn of what comes to be held", func() { now += 20; flap(now) }},
 		{"Sweep", func() { f.Sweep(1, 0) }},
 	} {
 		if got := testing.AllocsPerRun(5000, c.do); got != 0 {

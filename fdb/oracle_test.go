@@ -23,10 +23,11 @@ type oracle struct {
 	flushed uint64
 	moves   map[Key]Move
 	last    []Key // moved, oldest first
+	flap    flapOracle
 }
 
 func newOracle(t testing.TB, l Limits) *oracle {
-	o := &oracle{t: t, limits: l, entries: map[Key]Entry{}, moves: map[Key]Move{}}
+	o := &oracle{t: t, limits: l, entries: map[Key]Entry{}, moves: map[Key]Move{}, flap: newFlapOracle()}
 	f, err := New(l, func(e Event) {
 		o.events = append(o.events, e)
 		o.buckets = len(o.f.table.Load().buckets)
@@ -75,8 +76,14 @@ func (o *oracle) evict(e Event) {
 			}
 		}
 	}
-	delete(o.entries, e.Key)
+	o.take(e.Key)
 	o.evicted++
+}
+
+// take takes k's entry out, and ends its hold.
+func (o *oracle) take(k Key) {
+	delete(o.entries, k)
+	o.flap.end(k)
 }
 
 func (o *oracle) onFullest(held map[Port]int, most int) (es []Entry) {
@@ -148,17 +155,25 @@ func (o *oracle) learn(k Key, p Port, now uint32) {
 	case e.Static && e.Port != p:
 		want = Static
 	case e.Static:
+	case e.Port != p && o.flap.held(k, now):
+		want = Held
+	case e.Port != p && o.flaps(e, p, now):
+		want = Held
 	case e.Port != p:
 		want = Moved
 		o.want = append(o.want, Event{EventMoved, k, p, e.Port})
 		m := o.moves[k]
 		o.moves[k] = Move{Key: k, From: e.Port, To: p, Count: m.Count + 1, Last: now}
 		o.last = append(o.last, k)
-		e.Port, e.LastSeen = p, now
-		o.entries[k] = e
+		if o.entries[k] == e { // not held at p, its home, already
+			e.Port, e.LastSeen = p, now
+			o.entries[k] = e
+			delete(o.flap.until, k)
+		}
 	case int32(now-e.LastSeen) > 0:
 		e.LastSeen = now
 		o.entries[k] = e
+		delete(o.flap.until, k)
 	}
 	if got != want {
 		o.t.Fatalf("Learn(%v, %d, %d) = %v, want %v", k, p, now, got, want)
@@ -185,6 +200,7 @@ func (o *oracle) addStatic(k Key, p Port) {
 	case !ok && !o.makeRoom():
 		want = ErrFull
 	default:
+		o.take(k)
 		o.entries[k] = Entry{Key: k, Port: p, Static: true}
 	}
 	if !errors.Is(err, want) {
@@ -198,7 +214,7 @@ func (o *oracle) remove(what string, got int, match func(Entry) bool) {
 	n := 0
 	for k, e := range o.entries {
 		if match(e) {
-			delete(o.entries, k)
+			o.take(k)
 			n++
 		}
 	}
@@ -225,6 +241,7 @@ func (o *oracle) sweep(now uint32) {
 			o.expired++
 		}
 	}
+	o.flap.clock = now
 	o.remove("Sweep", o.f.Sweep(now, 0), old)
 }
 
@@ -254,6 +271,9 @@ func (o *oracle) setLimits(l Limits) {
 		o.t.Fatalf("SetLimits evicted %d, want %d", got, n)
 	}
 	o.limits = l
+	if l.FlapLimit == 0 {
+		o.release()
+	}
 }
 
 // check compares everything that can be seen.
@@ -305,6 +325,7 @@ func (o *oracle) check() {
 	if len(moves) > 0 && moves[0].Key != o.last[len(o.last)-1] {
 		o.t.Fatalf("newest move is %+v, want that of %v", moves[0], o.last[len(o.last)-1])
 	}
+	o.checkFlaps()
 	checkTable(o.t, o.f)
 }
 
@@ -369,28 +390,30 @@ func (o *oracle) step(op, a, b uint32, now *uint32) {
 		if got != want {
 			o.t.Fatalf("Delete(%v) = %v, entry %+v", k, got, e)
 		}
-		delete(o.entries, k)
+		o.take(k)
 	case 5, 6, 7, 8:
 		e := o.entries[k]
 		if got := o.f.DelStatic(k); got != e.Static {
 			o.t.Fatalf("DelStatic(%v) = %v, entry %+v", k, got, e)
 		}
 		if e.Static {
-			delete(o.entries, k)
+			o.take(k)
 		}
 	case 9:
 		o.flush("FlushPort", o.f.FlushPort(p), func(e Entry) bool { return !e.Static && e.Port == p })
+		o.flap.noHome(p)
 	case 10:
 		o.flush("FlushVLAN", o.f.FlushVLAN(k.VLAN()), func(e Entry) bool { return !e.Static && e.Key.VLAN() == k.VLAN() })
 	case 11:
 		o.flush("DropPort", o.f.DropPort(p), func(e Entry) bool { return e.Port == p })
+		o.flap.noHome(p)
 	case 12:
 		odd := func(e Entry) bool { return e.Key&1 == 1 }
 		o.flush("Flush", o.f.Flush(odd), func(e Entry) bool { return !e.Static && odd(e) })
 	case 13, 14:
 		o.sweep(*now)
 	case 15:
-		o.setLimits(Limits{Size: int(a%400) - 2, Aging: int(b%50) - 1})
+		o.setLimits(Limits{Size: int(a%400) - 2, Aging: int(b%50) - 1, FlapLimit: int(a / 400 % 6), FlapHold: int(b / 50 % 15)})
 	case 16, 17, 18, 19, 20, 21, 22, 23:
 		*now += b % 9
 	case 24:
@@ -399,6 +422,15 @@ func (o *oracle) step(op, a, b uint32, now *uint32) {
 		o.learn(k&^keyValid, p, *now)
 	case 25:
 		o.learn(k, p, *now-3) // a worker whose clock is behind
+	case 26, 27: // a loop between two ports, in which the clock may tick
+		for i := range b % 8 {
+			if i == a%16 {
+				*now++
+			}
+			o.learn(k, Port(i%2), *now)
+		}
+	case 28: // a station of which we have heard goes on sending
+		o.learn(k, o.entries[k].Port, *now)
 	}
 	if p, ok := o.f.Lookup(k); ok != (o.entries[k] != Entry{}) || p != o.entries[k].Port {
 		o.t.Fatalf("Lookup(%v) = %d, %v, oracle %+v", k, p, ok, o.entries[k])
@@ -411,7 +443,7 @@ func TestAgainstOracle(t *testing.T) {
 			seed := rand.Uint64()
 			t.Logf("seed %d", seed)
 			r := rand.New(rand.NewPCG(seed, 0))
-			o := newOracle(t, Limits{Size: size, Aging: 20})
+			o := newOracle(t, Limits{Size: size, Aging: 20, FlapLimit: 3, FlapHold: 7})
 			now := ^uint32(50) // so that the clock wraps
 			for i := range 20_000 {
 				op := r.Uint32()
@@ -424,18 +456,23 @@ func TestAgainstOracle(t *testing.T) {
 				}
 			}
 			o.check()
+			t.Logf("%d holds begun", o.flap.begun)
+			if size >= 40 && o.flap.begun == 0 {
+				t.Error("no MAC was ever held")
+			}
 		})
 	}
 }
 
 func FuzzAgainstOracle(f *testing.F) {
 	f.Add([]byte{40, 1, 1, 40, 2, 2, 15, 4, 3, 40, 3, 3, 16, 0, 8, 13, 0, 0})
+	f.Add([]byte{40, 5, 3, 26, 5, 7, 28, 5, 0, 16, 0, 4, 26, 5, 7, 13, 0, 0, 16, 0, 1, 26, 5, 7, 9, 0, 3})
 	f.Add([]byte{0, 1, 1, 40, 1, 2, 11, 1, 1, 40, 1, 2, 40, 1, 3, 24, 7, 0})
 	f.Fuzz(func(t *testing.T, ops []byte) {
 		if len(ops) > 3000 {
 			return
 		}
-		o := newOracle(t, Limits{Size: 50, Aging: 20})
+		o := newOracle(t, Limits{Size: 50, Aging: 20, FlapLimit: 2, FlapHold: 5})
 		now := ^uint32(20)
 		for ; len(ops) >= 3; ops = ops[3:] {
 			o.step(uint32(ops[0]), uint32(ops[1])*3, uint32(ops[2]), &now)

@@ -24,7 +24,7 @@ func TestConcurrent(t *testing.T) {
 		statics = 20 // numbers keys to keys+statics
 		rounds  = 15_000
 	)
-	f, err := New(Limits{Size: 60, Aging: 2}, func(Event) {})
+	f, err := New(Limits{Size: 60, Aging: 2, FlapLimit: 1, FlapHold: 1}, func(Event) {})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,7 +36,7 @@ func TestConcurrent(t *testing.T) {
 	var writers, readers sync.WaitGroup
 	var done atomic.Bool
 	var clock atomic.Uint32
-	var hits atomic.Uint64
+	var hits, refused atomic.Uint64
 	for range 3 {
 		readers.Go(func() { // ends when the writers have
 			for !done.Load() {
@@ -74,6 +74,7 @@ func TestConcurrent(t *testing.T) {
 			}
 			f.Stats()
 			f.Moves()
+			f.Flaps()
 		}
 	})
 	for range 3 {
@@ -84,7 +85,15 @@ func TestConcurrent(t *testing.T) {
 				if i%8 == 0 {
 					p += moveBy
 				}
-				f.Learn(k, p, clock.Load())
+				now := clock.Load()
+				f.Learn(k, p, now)
+				if i%16 == 8 { // it flaps
+					for j := range 3 {
+						if f.Learn(k, Port(n)+Port(j%2)*moveBy, now) == Held {
+							refused.Add(1)
+						}
+					}
+				}
 				switch i % 1024 {
 				case 100:
 					clock.Add(1)
@@ -95,7 +104,8 @@ func TestConcurrent(t *testing.T) {
 				case 400:
 					f.Flush(func(e Entry) bool { return e.Key&3 == 0 })
 				case 500:
-					if err := f.SetLimits(Limits{Size: statics + rand.IntN(keys), Aging: 2}); err != nil {
+					l := Limits{Size: statics + rand.IntN(keys), Aging: 2, FlapLimit: rand.IntN(3), FlapHold: 1}
+					if err := f.SetLimits(l); err != nil {
 						t.Error(err)
 					}
 				}
@@ -111,8 +121,8 @@ func TestConcurrent(t *testing.T) {
 	writers.Wait()
 	done.Store(true)
 	readers.Wait()
-	if hits.Load() == 0 {
-		t.Error("no reader found anything")
+	if hits.Load() == 0 || refused.Load() == 0 {
+		t.Errorf("readers found %d, and %d flapping frames were refused", hits.Load(), refused.Load())
 	}
 	checkTable(t, f)
 	s := f.Stats()
@@ -191,4 +201,46 @@ func TestRefreshedIsNotAged(t *testing.T) {
 		}
 	}
 	t.Logf("%d aged and learned again", aged)
+}
+
+// TestHeldAtHome lets workers race over one MAC in a loop, while its station
+// sends as well. Once the MAC is held it is held at home, whatever they do, and
+// each second has no more moves than the limit allows.
+func TestHeldAtHome(t *testing.T) {
+	const limit = 5
+	var flapping []Event
+	f, err := New(Limits{Size: 10, Aging: 300, FlapLimit: limit, FlapHold: 1000}, func(e Event) {
+		if e.Kind == EventFlapping {
+			flapping = append(flapping, e)
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := 1; n <= 300; n++ {
+		k := numbered(n)
+		f.Learn(k, station, 1)
+		var workers sync.WaitGroup
+		var moved atomic.Int32
+		for _, p := range []Port{station, loop1, loop2} {
+			workers.Go(func() { // ends after its frames
+				for range 500 {
+					if f.Learn(k, p, 1) == Moved {
+						moved.Add(1)
+					}
+				}
+			})
+		}
+		workers.Wait()
+		p, ok := f.Lookup(k)
+		if n := moved.Load(); n > limit+1 || f.Learn(k, loop1, 2) == Held && (!ok || p != station) {
+			t.Fatalf("after %d moves %v is at port %d, %v", n, k, p, ok)
+		}
+	}
+	for _, e := range flapping {
+		if e.Port != station || e.From != loop1 && e.From != loop2 {
+			t.Fatalf("told %+v", e)
+		}
+	}
+	t.Logf("%d of 300 were held", len(flapping))
 }

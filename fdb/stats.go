@@ -86,7 +86,10 @@ func (f *FDB) Stats() Stats {
 	defer f.mu.Unlock()
 	buckets := len(f.table.Load().buckets)
 	s := Stats{
-		Limits:  Limits{Size: f.size, Aging: int(f.aging.Load())},
+		Limits: Limits{
+			Size: f.size, Aging: int(f.aging.Load()),
+			FlapLimit: f.flapLimit, FlapHold: int(f.flapHold),
+		},
 		Entries: f.entries,
 		Static:  f.static,
 		Slots:   buckets * slotsPerBucket,

@@ -7,6 +7,7 @@ package fdb
 // holds the table's lock only for a bucket with something to take out. Call it
 // once a second for everything, or oftener for a part of Stats().Slots.
 func (f *FDB) Sweep(now uint32, slots int) (expired int) {
+	f.clock.Store(now)
 	aging := int32(f.aging.Load())
 	if aging == 0 {
 		return 0
@@ -23,7 +24,7 @@ func (f *FDB) Sweep(now uint32, slots int) (expired int) {
 		if f.sweepHand >= len(t.buckets) {
 			f.sweepHand = 0
 		}
-		n, same := f.takeOut(t, f.sweepHand, old, f.ageLocked)
+		n, same := f.changeBucket(t, f.sweepHand, old, f.ageLocked)
 		expired += n
 		if !same {
 			break // grown under us: the next call goes on in the new array
@@ -50,9 +51,13 @@ func (f *FDB) flushLocked(t *table, i, j int, _ Key, v value) bool {
 	return true
 }
 
-// takeOut takes the entries that match out of bucket i. It returns how many
-// they were, and false if t is no longer the table.
-func (f *FDB) takeOut(t *table, i int, match func(Key, value) bool, takeLocked func(*table, int, int, Key, value) bool) (n int, same bool) {
+// change is what is done to the entry in slot j of bucket i, with the table
+// locked. It returns false if it left it as it was.
+type change func(t *table, i, j int, k Key, v value) bool
+
+// changeBucket changes the entries of bucket i that match. It returns how many
+// were changed, and false if t is no longer the table.
+func (f *FDB) changeBucket(t *table, i int, match func(Key, value) bool, changeLocked change) (n int, same bool) {
 	any := false
 	for j := range slotsPerBucket {
 		k, v, ok := t.entry(i, j)
@@ -67,27 +72,42 @@ func (f *FDB) takeOut(t *table, i int, match func(Key, value) bool, takeLocked f
 		return 0, false
 	}
 	for j := range slotsPerBucket {
-		if k, v, ok := t.entry(i, j); ok && match(k, v) && takeLocked(t, i, j, k, v) {
+		if k, v, ok := t.entry(i, j); ok && match(k, v) && changeLocked(t, i, j, k, v) {
 			n++
 		}
 	}
 	return n, true
 }
 
-func (f *FDB) flush(match func(Key, value) bool) (flushed int) {
+// change changes the entries that match, and returns how many.
+func (f *FDB) change(match func(Key, value) bool, changeLocked change) (changed int) {
 	for {
 		t := f.table.Load()
 		for i := range t.buckets {
-			n, same := f.takeOut(t, i, match, f.flushLocked)
-			flushed += n
+			n, same := f.changeBucket(t, i, match, changeLocked)
+			changed += n
 			if !same {
 				break
 			}
 		}
 		if f.table.Load() == t {
-			return flushed
+			return changed
 		}
 	}
+}
+
+func (f *FDB) flush(match func(Key, value) bool) (flushed int) {
+	return f.change(match, f.flushLocked)
+}
+
+// flushOn flushes what matches of p's entries. Then p is no MAC's home any more
+// to be put back to; one that was put back there during the flush goes too.
+func (f *FDB) flushOn(p Port, match func(Key, value) bool) (flushed int) {
+	flushed = f.flush(match)
+	if f.forgetHome(p) {
+		flushed += f.flush(match)
+	}
+	return flushed
 }
 
 // Flush takes out each learned entry for which match is true, and returns how
@@ -100,7 +120,7 @@ func (f *FDB) Flush(match func(Entry) bool) int {
 
 // FlushPort takes out all that was learned on p, and returns how many.
 func (f *FDB) FlushPort(p Port) int {
-	return f.flush(func(_ Key, v value) bool { return !v.static() && v.port() == p })
+	return f.flushOn(p, func(_ Key, v value) bool { return !v.static() && v.port() == p })
 }
 
 // FlushVLAN takes out all that was learned in vlan, and returns how many.
@@ -111,5 +131,5 @@ func (f *FDB) FlushVLAN(vlan uint16) int {
 // DropPort takes out all entries of p, static ones too, and returns how many:
 // for a port that is removed.
 func (f *FDB) DropPort(p Port) int {
-	return f.flush(func(_ Key, v value) bool { return v.port() == p })
+	return f.flushOn(p, func(_ Key, v value) bool { return v.port() == p })
 }

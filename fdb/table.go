@@ -17,6 +17,12 @@ const (
 	// flagFrozen: a refresh must go by way of the lock. Set while an entry is
 	// being aged, and in an array that has been replaced.
 	flagFrozen value = 1 << 25
+	// flagHeld: the MAC flapped, and stays on this port until the second that
+	// stands as last seen, which lies ahead. So it does not age, nor need a
+	// refresh, before; the first refresh after it takes the flag away.
+	flagHeld value = 1 << 26
+
+	lowWithoutHeld = (1<<seenBits - 1) &^ flagHeld
 )
 
 func makeValue(p Port, seen uint32) value { return value(seen)<<seenBits | value(p) }
@@ -25,8 +31,10 @@ func (v value) port() Port            { return Port(v & value(MaxPort)) }
 func (v value) seen() uint32          { return uint32(v >> seenBits) }
 func (v value) static() bool          { return v&flagStatic != 0 }
 func (v value) frozen() bool          { return v&flagFrozen != 0 }
-func (v value) at(now uint32) value   { return v&(1<<seenBits-1) | value(now)<<seenBits }
-func (v value) idle(now uint32) int32 { return int32(now - v.seen()) } // below zero: seen by a clock ahead of ours
+func (v value) at(now uint32) value   { return v&lowWithoutHeld | value(now)<<seenBits }
+func (v value) idle(now uint32) int32 { return int32(now - v.seen()) } // below zero: held, or seen by a clock ahead of ours
+func (v value) flapped() bool         { return v&flagHeld != 0 }       // held, or was until not long ago
+func (v value) held(now uint32) bool  { return v.flapped() && v.idle(now) < 0 }
 
 const (
 	slotsPerBucket = 3
