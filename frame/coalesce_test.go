@@ -588,6 +588,22 @@ func BenchmarkCoalesce(b *testing.B) {
 			}
 			c.Close()
 		})
+		// Eight flows turn about, so that each segment has to be looked for.
+		frames := poolFrames(b, maxFlows)
+		run("join 8 flows", func(*Frame) {
+			for i, s := range segs {
+				flow := uint32(i % maxFlows)
+				if s = segs[i/maxFlows]; i < maxFlows {
+					g := frames[i]
+					g.Set(s)
+					g.Port = flow
+					c.Open(g)
+				} else if !c.Join(s, flow) {
+					panic("not joined")
+				}
+			}
+			c.Close()
+		})
 		run("copy", func(f *Frame) {
 			f.Reset(MaxLen)
 			at := 0
