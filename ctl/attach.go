@@ -34,6 +34,8 @@ type portState struct {
 	notes     []string
 	astray    bool // its TAP has another name, or is in another namespace
 
+	tunnel *tunnelPort // of a port that leads to another host; else nil
+
 	retryAt  time.Time
 	backoff  time.Duration
 	failedOn int // the index of the interface that could not be attached; 0: none was there
@@ -78,8 +80,12 @@ func (r *reconciler) fail(p *portState, now time.Time, err error) {
 // linkLocked makes a port's interface as it should be: opened when it is there,
 // let go when it is gone, and its state known to the switch.
 func (r *reconciler) linkLocked(p *portState, now time.Time) {
-	if p.port.Object() == config.PatchPort {
+	switch {
+	case p.port.Object() == config.PatchPort:
 		r.patchLocked(p)
+		return
+	case p.tunnel != nil:
+		r.tunnelLocked(p, now)
 		return
 	}
 	l, exists := r.links[p.port.Name]
@@ -422,6 +428,10 @@ func parseMAC(s string) net.HardwareAddr {
 // counters stay. The stop goes last, so that the host's stack sees nothing while
 // the port is on its way out.
 func (r *reconciler) detachLocked(p *portState) {
+	if p.tunnel != nil {
+		defer r.closeTunnelLocked(p)
+		p.tunnel.session.close() // while it can say goodbye
+	}
 	if p.device == nil {
 		return
 	}

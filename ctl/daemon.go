@@ -69,7 +69,7 @@ func New(o Options) (*Daemon, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Daemon{log: o.Log, store: st, hub: newHub(), version: api.Version{
+	d := &Daemon{log: o.Log, store: st, hub: newHub(o.Log), version: api.Version{
 		Version: o.Version, API: 1, Go: runtime.Version(), Kernel: kernel(), PID: os.Getpid(),
 		Started: time.Now(), RunDir: o.RunDir, StateDir: o.StateDir,
 	}}
@@ -86,7 +86,7 @@ func New(o Options) (*Daemon, error) {
 	}
 	id := d.instance(o.StateDir)
 	d.stopper = ports.NewStopper(id, o.Stop)
-	d.reconciler = newReconciler(d.sw, d.stopper, id, d.log, d.hub.tell)
+	d.reconciler = newReconciler(d.sw, d.stopper, id, o.Workers, d.log, d.hub.tell)
 	d.captureDirs(o)
 	if err := d.begin(); err != nil {
 		d.sw.Close()
@@ -200,7 +200,7 @@ const (
 func (d *Daemon) watchDrops(done <-chan struct{}) {
 	tick := time.NewTicker(dropsEvery)
 	defer tick.Stop()
-	type key struct{ bridge, port, reason string }
+	type key struct{ bridge, port, reason, source string }
 	var last map[key]uint64 // nil: nobody listened a tick ago
 	for {
 		select {
@@ -218,7 +218,7 @@ func (d *Daemon) watchDrops(done <-chan struct{}) {
 		}
 		now := map[key]uint64{}
 		for _, x := range drops {
-			k := key{x.Bridge, x.Port, x.Reason}
+			k := key{x.Bridge, x.Port, x.Reason, x.Source}
 			now[k] = x.Count
 			if n := x.Count - last[k]; last != nil && n >= dropsThreshold && x.Count >= last[k] {
 				d.hub.tell(api.Event{

@@ -2,6 +2,7 @@ package ctl
 
 import (
 	"fmt"
+	"log/slog"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -23,6 +24,7 @@ const (
 //
 // Thread-safety: safe for concurrent use.
 type hub struct {
+	log       *slog.Logger
 	listening atomic.Int32 // subscribers; workers look here before they tell of a MAC
 	macs      chan vswitch.Event
 	macsLost  atomic.Uint64
@@ -36,8 +38,8 @@ type subscriber struct {
 	lost   int // since the last event that got through
 }
 
-func newHub() *hub {
-	return &hub{macs: make(chan vswitch.Event, macQueue), subscribers: map[*subscriber]struct{}{}}
+func newHub(log *slog.Logger) *hub {
+	return &hub{log: log, macs: make(chan vswitch.Event, macQueue), subscribers: map[*subscriber]struct{}{}}
 }
 
 // run turns MAC events of workers into events, until done is closed.
@@ -50,14 +52,18 @@ func (h *hub) run(done <-chan struct{}) {
 			if lost := h.macsLost.Swap(0); lost > 0 {
 				h.tell(api.Event{Kind: "lost", Message: fmt.Sprintf("%d MAC events were lost: they came faster than they could be told", lost)})
 			}
-			h.tell(macEvent(e))
+			ev := macEvent(e)
+			if e.Kind == fdb.EventFlapping {
+				h.log.Warn(ev.Message, "bridge", e.Bridge)
+			}
+			h.tell(ev)
 		}
 	}
 }
 
 // mac takes a MAC event from a worker, which must not wait.
 func (h *hub) mac(e vswitch.Event) {
-	if h.listening.Load() == 0 {
+	if h.listening.Load() == 0 && e.Kind != fdb.EventFlapping {
 		return
 	}
 	select {
@@ -77,6 +83,10 @@ func macEvent(e vswitch.Event) api.Event {
 	case fdb.EventMoved:
 		ev.Kind, ev.Message = "mac-moved", fmt.Sprintf("%s moved from %s to %s", where, e.From, e.Port)
 		ev.Detail["from"] = e.From
+	case fdb.EventFlapping:
+		ev.Kind, ev.Message = "mac-flapping", fmt.Sprintf(
+			"%s flaps between %s and %s: is there a loop? It is held at %s", where, e.Port, e.From, e.Port)
+		ev.Detail["other"] = e.From
 	case fdb.EventAged:
 		ev.Kind, ev.Message = "mac-aged", where+" not heard on "+e.Port+" for the aging time"
 	case fdb.EventEvicted:

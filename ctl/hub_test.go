@@ -2,6 +2,7 @@ package ctl
 
 import (
 	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
 
@@ -11,7 +12,7 @@ import (
 )
 
 func TestHubCountsWhatASlowSubscriberMisses(t *testing.T) {
-	h := newHub()
+	h := newHub(slog.New(slog.DiscardHandler))
 	slow, cancel := h.subscribe()
 	defer cancel()
 	const missed = 17
@@ -45,7 +46,7 @@ func TestHubCountsWhatASlowSubscriberMisses(t *testing.T) {
 // One place free is word of what was lost; the event that brought it is lost in
 // turn, and counted.
 func TestHubLosesNoCount(t *testing.T) {
-	h := newHub()
+	h := newHub(slog.New(slog.DiscardHandler))
 	events, cancel := h.subscribe()
 	defer cancel()
 	told := 0
@@ -82,7 +83,7 @@ func TestHubLosesNoCount(t *testing.T) {
 }
 
 func TestHubTellsNobody(t *testing.T) {
-	h := newHub()
+	h := newHub(slog.New(slog.DiscardHandler))
 	h.mac(vswitch.Event{})
 	if len(h.macs) != 0 {
 		t.Error("a MAC event waits though nobody listens")
@@ -96,7 +97,7 @@ func TestHubTellsNobody(t *testing.T) {
 }
 
 func TestHubCountsLostMACs(t *testing.T) {
-	h := newHub()
+	h := newHub(slog.New(slog.DiscardHandler))
 	events, cancel := h.subscribe()
 	defer cancel()
 	const missed = 9

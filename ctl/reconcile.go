@@ -13,6 +13,7 @@ import (
 	"vswitch/ctl/api"
 	"vswitch/ctl/config"
 	"vswitch/fdb"
+	"vswitch/mesh"
 	"vswitch/ports"
 	vswitch "vswitch/switch"
 )
@@ -36,7 +37,8 @@ type reconciler struct {
 	bridges map[string]*bridgeState
 	ports   map[string]*portState // bridges' local ports among them
 	files   map[string]*pcapFile  // the last one of each path
-	looked  time.Time             // when it was seen last that all stops stand
+	tunnels *tunnels
+	looked  time.Time // when it was seen last that all stops stand
 
 	dirtyMu sync.Mutex
 	dirty   map[string]bool // interfaces that changed; "" is all of them
@@ -50,12 +52,14 @@ type bridgeState struct {
 	mirrors map[string]*mirrorState
 }
 
-func newReconciler(sw *vswitch.Switch, stopper *ports.Stopper, instance string, log *slog.Logger, tell func(api.Event)) *reconciler {
-	return &reconciler{
+func newReconciler(sw *vswitch.Switch, stopper *ports.Stopper, instance string, workers int, log *slog.Logger, tell func(api.Event)) *reconciler {
+	r := &reconciler{
 		sw: sw, stopper: stopper, instance: instance, log: log, tell: tell,
 		links: map[string]ports.Link{}, bridges: map[string]*bridgeState{}, ports: map[string]*portState{}, files: map[string]*pcapFile{},
 		dirty: map[string]bool{}, indexes: map[int]bool{}, wake: make(chan struct{}, 1),
 	}
+	r.newTunnels(workers)
+	return r
 }
 
 // start takes away what a crash left behind, and makes doc true.
@@ -119,7 +123,9 @@ func (r *reconciler) relistLocked() error {
 // applyLocked goes through the document in order of dependence: what must go,
 // bridges, ports, their interfaces, and what refers to ports.
 func (r *reconciler) applyLocked(doc config.Document) {
+	doc = mesh.Expand(doc)
 	r.desired = doc
+	r.readLocalLocked()
 	want := map[string]wantedPort{}
 	for _, b := range doc.Bridges {
 		want[b.Name] = wantedPort{b.Name, b.Local()}
@@ -142,6 +148,7 @@ func (r *reconciler) applyLocked(doc config.Document) {
 	for _, name := range slices.Sorted(maps.Keys(r.ports)) {
 		r.linkLocked(r.ports[name], now)
 	}
+	r.keepHostsLocked()
 }
 
 // wantedPort is a port of the document.
@@ -181,6 +188,11 @@ func (r *reconciler) removeLocked(want map[string]wantedPort) {
 // closes their devices together: one by one, three hundred take five seconds.
 // The rest of each port is the caller's to remove.
 func (r *reconciler) dropBridgeLocked(name string, st *bridgeState) {
+	for _, p := range r.ports {
+		if p.bridge == name && p.tunnel != nil {
+			p.tunnel.session.close() // while it can say goodbye
+		}
+	}
 	if err := r.sw.DelBridge(name); err != nil {
 		r.log.Error("bridge could not be removed cleanly", "bridge", name, "err", err)
 	}
@@ -191,7 +203,10 @@ func (r *reconciler) dropBridgeLocked(name string, st *bridgeState) {
 // bridgeLocked makes a bridge exist as it should be.
 func (r *reconciler) bridgeLocked(b *config.Bridge) {
 	c := vswitch.BridgeConfig{
-		FDB:         fdb.Limits{Size: b.Options.Int("mac-table-size"), Aging: b.Options.Int("mac-aging-time")},
+		FDB: fdb.Limits{
+			Size: b.Options.Int("mac-table-size"), Aging: b.Options.Int("mac-aging-time"),
+			FlapLimit: b.Options.Int("mac-flap-limit"), FlapHold: b.Options.Int("mac-flap-hold"),
+		},
 		ForwardBPDU: b.Options.Bool("forward-bpdu"),
 		FloodVLANs:  floodVLANs(b.Options),
 	}
@@ -231,6 +246,9 @@ func (r *reconciler) portLocked(w wantedPort) {
 			return
 		}
 		p = &portState{bridge: w.bridge, port: w.port, state: api.PortWaiting, since: time.Now()}
+		if w.port.Object().IsTunnel() {
+			p.tunnel = &tunnelPort{}
+		}
 		r.ports[w.port.Name] = p
 		return
 	}
@@ -240,6 +258,8 @@ func (r *reconciler) portLocked(w wantedPort) {
 	index := p.link.Index
 	if reopens(p.port.Options, w.port.Options) {
 		r.detachLocked(p)
+	} else if p.tunnel != nil {
+		p.tunnel.session.retime(w.port)
 	}
 	if p.port.Options["owner"] != w.port.Options["owner"] || p.port.Options["group"] != w.port.Options["group"] {
 		r.removeTAP(p, "it keeps the owner and group it has, until it is made anew")
@@ -258,7 +278,10 @@ func (r *reconciler) portLocked(w wantedPort) {
 
 // reopens reports whether a change of options needs a new device.
 func reopens(old, new config.Options) bool {
-	for _, name := range []string{"n_rxq", "rx-buffer", "tx-ring", "owner", "group"} {
+	for _, name := range []string{
+		"n_rxq", "rx-buffer", "tx-ring", "owner", "group",
+		"remote_ip", "local_ip", "key", "in_key", "out_key", "dst_port", "tos", "ttl", "df_default", "csum", "seq", "mss_clamp", "bfd_enable",
+	} {
 		if old[name] != new[name] {
 			return true
 		}
@@ -268,9 +291,13 @@ func reopens(old, new config.Options) bool {
 
 // portConfig turns a port's options into what the switch wants to be told.
 func portConfig(p config.Port) vswitch.PortConfig {
-	c := vswitch.PortConfig{VLAN: vlan(p.VLANs())}
+	c := vswitch.PortConfig{VLAN: vlan(p.VLANs()), Storm: stormLimits(p.Options)}
 	if p.Object() == config.PatchPort {
 		c.Patch, c.Peer = true, p.Options.Text("peer")
+		return c
+	}
+	if p.Object().IsTunnel() {
+		c.Tunnel, c.Group, c.TxRing = true, p.Mesh, p.Options.Int("tx-ring")
 		return c
 	}
 	if p.Object() != config.LocalPort {
@@ -389,13 +416,14 @@ func (r *reconciler) changed() {
 	dirty, indexes := r.dirty, r.indexes
 	r.dirty, r.indexes = map[string]bool{}, map[int]bool{}
 	r.dirtyMu.Unlock()
-	if len(dirty)+len(indexes) == 0 {
-		return
-	}
 
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := time.Now()
+	r.tunnelsChangedLocked(len(indexes) > 0 || dirty[""], now)
+	if len(dirty)+len(indexes) == 0 {
+		return
+	}
 	if dirty[""] {
 		if err := r.relistLocked(); err != nil {
 			r.log.Warn("interfaces could not be listed", "err", err)
@@ -479,6 +507,7 @@ func (r *reconciler) retry() {
 	for _, st := range r.bridges {
 		r.watchMirrorsLocked(st)
 	}
+	r.tickTunnelsLocked(now)
 }
 
 // close takes everything away that must not outlive the daemon.
@@ -491,4 +520,5 @@ func (r *reconciler) close() {
 	for _, p := range r.ports {
 		r.leaveLocked(p)
 	}
+	r.closeTunnels()
 }

@@ -63,8 +63,9 @@ func (d *Daemon) bridgeStatus(b *config.Bridge) (api.BridgeStatus, error) {
 	r := d.reconciler
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	st.Flaps = d.flaps(b.Name)
 	for _, sp := range sb.Ports {
-		if p := r.ports[sp.Name]; p != nil {
+		if p := r.ports[sp.Name]; p != nil && p.state != api.PortSelf {
 			st.Ports = append(st.Ports, portStatus(p, sp))
 		}
 	}
@@ -89,7 +90,7 @@ func portStatus(p *portState, sp vswitch.PortStats) api.PortStatus {
 	return api.PortStatus{
 		Name: p.port.Name, Type: string(p.port.Object()), State: p.state, Reason: p.reason, Since: p.since,
 		Options: p.port.Options.Typed(), IfIndex: p.link.Index, MAC: p.link.MAC.String(), MTU: p.link.MTU,
-		Workers: sp.Workers, Notes: p.notes, Counters: portCounters(sp.Counters),
+		Workers: sp.Workers, Notes: p.notes, Tunnel: tunnelStatus(p), Counters: portCounters(sp.Counters),
 	}
 }
 
@@ -128,7 +129,7 @@ func portCounters(c vswitch.Counters) api.PortCounters {
 
 func bridgeCounters(c vswitch.BridgeCounters) api.BridgeCounters {
 	return api.BridgeCounters{
-		Received: c.Received, FloodCopies: c.FloodCopies, MirrorCopies: c.MirrorCopies, SplitCopies: c.SplitCopies,
+		Received: c.Received, FloodCopies: c.FloodCopies, MirrorCopies: c.MirrorCopies, SplitCopies: c.SplitCopies, Answers: c.Answers,
 		Sent: c.Sent, Dropped: c.Dropped, Drops: dropsByReason(c.Drops[:]),
 	}
 }
@@ -198,7 +199,7 @@ func (d *Daemon) matcher(q api.FDBQuery) (func(vswitch.FDBEntry) bool, error) {
 // hasPort reports whether the document has the port: in that bridge, or in any
 // for "". A bridge's own name is its local port's.
 func (d *Daemon) hasPort(bridge, port string) bool {
-	_, doc := d.store.Current()
+	doc := d.current()
 	for i := range doc.Bridges {
 		b := &doc.Bridges[i]
 		if (bridge == "" || b.Name == bridge) && (b.Name == port || b.Port(port) != nil) {
@@ -277,6 +278,9 @@ func (d *Daemon) Drops(_ context.Context, bridge, port string) ([]api.Drop, erro
 			}
 		}
 	}
+	if bridge == "" && port == "" {
+		all = append(all, d.endpointDrops()...)
+	}
 	// What happened last is what the operator came for.
 	slices.SortStableFunc(all, func(x, y api.Drop) int { return y.LastSeen.Compare(x.LastSeen) })
 	return all, nil
@@ -314,6 +318,7 @@ func (d *Daemon) portsOf(bridge, port string) ([]vswitch.BridgeStats, error) {
 		if err != nil {
 			continue
 		}
+		sb.Ports = slices.DeleteFunc(sb.Ports, func(p vswitch.PortStats) bool { return d.reconciler.isSelf(p.Name) })
 		if port != "" {
 			sb.Ports = slices.DeleteFunc(sb.Ports, func(p vswitch.PortStats) bool { return p.Name != port })
 			if len(sb.Ports) == 0 {

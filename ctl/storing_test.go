@@ -2,6 +2,7 @@ package ctl
 
 import (
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -21,7 +22,7 @@ func TestStoreIsTold(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer st.Close()
-	d := &Daemon{store: st, hub: newHub()}
+	d := &Daemon{store: st, hub: newHub(slog.New(slog.DiscardHandler))}
 	events, cancel := d.hub.subscribe()
 	defer cancel()
 	told := func() (all []api.Event) {

@@ -291,6 +291,9 @@ func (f *Frame) Check() error {
 type Out struct {
 	F   *Frame
 	Tag Tag
+	// Copy says that it is a mirror's: its sender is told nothing of what becomes
+	// of it.
+	Copy bool
 }
 
 // WireLen returns the length on the wire in bytes, tag included, without FCS.

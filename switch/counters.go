@@ -35,6 +35,7 @@ func (c *portCounters) dropped(r Reason, n uint64, now uint32) {
 type bridgeCounters struct {
 	floodCopies, mirrorCopies, splitCopies atomic.Uint64
 	captured                               atomic.Uint64 // sent to capture files' rings
+	answers                                atomic.Uint64 // made by the switch itself
 	_                                      [64]byte
 }
 
@@ -97,10 +98,11 @@ func sum(workers []portCounters) (c Counters) {
 }
 
 // BridgeCounters are a bridge's, its ports' and removed ports' together:
-// Received + FloodCopies + MirrorCopies + SplitCopies == Sent + Dropped when no
-// frame is in flight.
+// Received + FloodCopies + MirrorCopies + SplitCopies + Answers == Sent + Dropped
+// when no frame is in flight.
 type BridgeCounters struct {
 	Received, Sent, Dropped                uint64
 	FloodCopies, MirrorCopies, SplitCopies uint64
+	Answers                                uint64 // ICMP that told a sender of a tunnel's MTU
 	Drops                                  [numReasons]DropCount
 }

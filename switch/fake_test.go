@@ -218,9 +218,9 @@ func (b *bench) balanced(bridge string) BridgeCounters {
 	st, err := b.Bridge(bridge)
 	b.must(err)
 	c := st.Counters
-	if in, out := c.Received+c.FloodCopies+c.MirrorCopies+c.SplitCopies, c.Sent+c.Dropped; in != out {
-		b.t.Fatalf("bridge %s: received %d + flood %d + mirror %d + split %d = %d, sent %d + dropped %d = %d",
-			bridge, c.Received, c.FloodCopies, c.MirrorCopies, c.SplitCopies, in, c.Sent, c.Dropped, out)
+	if in, out := c.Received+c.FloodCopies+c.MirrorCopies+c.SplitCopies+c.Answers, c.Sent+c.Dropped; in != out {
+		b.t.Fatalf("bridge %s: received %d + flood %d + mirror %d + split %d + answers %d = %d, sent %d + dropped %d = %d",
+			bridge, c.Received, c.FloodCopies, c.MirrorCopies, c.SplitCopies, c.Answers, in, c.Sent, c.Dropped, out)
 	}
 	return c
 }

@@ -39,16 +39,19 @@ func (w *worker) forward(in *portView, f *frame.Frame, tag frame.Tag, depth int)
 		w.drop(in, DropReserved)
 	} else {
 		// Learn the source, look up the destination.
-		if in.up() && (br.floodVLANs == nil || !br.floodVLANs.Has(vid)) {
-			br.fdb.Learn(fdb.MakeKey(vid, &src), fdb.Port(in.id), w.now)
-		}
+		why = w.learn(br, in, vid, &src)
 		out, known := w.lookup(br, vid, &dst)
+		if !known && why == DropNone && in.storm != nil {
+			why = in.storm.admit(&dst, w.nano)
+		}
 
 		// The output set; a reference to the frame is staged for each output.
 		var outputs int
-		if known {
+		switch {
+		case why != DropNone:
+		case known:
 			outputs, why = w.unicast(in, out, f, vid, tag, depth, &copies)
-		} else {
+		default:
 			outputs, why = w.flood(br, in, f, vid, tag, depth, &copies)
 		}
 		switch {
@@ -70,6 +73,18 @@ func linkLocal(a *[6]byte) bool {
 	return binary.BigEndian.Uint32(a[:]) == 0x0180c200 && a[4] == 0 && a[5] < 0x10
 }
 
+// learn notes behind which port src is. A MAC that flaps is held where it was: a
+// frame from it by another port is one that runs in a loop, and ends here.
+func (w *worker) learn(br *bridgeView, in *portView, vid uint16, src *[6]byte) Reason {
+	if !in.up() || br.floodVLANs != nil && br.floodVLANs.Has(vid) {
+		return DropNone
+	}
+	if br.fdb.Learn(fdb.MakeKey(vid, src), fdb.Port(in.id), w.now) == fdb.Held {
+		return DropFlapping
+	}
+	return DropNone
+}
+
 // lookup returns the port behind which dst is, if that is known.
 func (w *worker) lookup(br *bridgeView, vid uint16, dst *[6]byte) (out *portView, known bool) {
 	if dst[0]&1 != 0 {
@@ -88,6 +103,9 @@ func (w *worker) unicast(in, out *portView, f *frame.Frame, vid uint16, tag fram
 	if out == in {
 		return 0, DropSamePort
 	}
+	if out.group != 0 && out.group == in.group {
+		return 0, DropSplitHorizon
+	}
 	if out.vlan.member(vid) {
 		w.output(out, f, out.vlan.egress(vid, tag), depth)
 		copies.add(out)
@@ -97,10 +115,10 @@ func (w *worker) unicast(in, out *portView, f *frame.Frame, vid uint16, tag fram
 }
 
 // flood stages the frame for every port in its VLAN that is up, but for the one
-// it came in by. It returns how many those are, and why when there are none.
+// it came in by and those of its group. It returns how many those are, and why when there are none.
 func (w *worker) flood(br *bridgeView, in *portView, f *frame.Frame, vid uint16, tag frame.Tag, depth int, copies *mirrorSet) (outputs int, why Reason) {
 	for _, out := range br.ports {
-		if out == in || !out.vlan.member(vid) || !out.up() {
+		if out == in || out.group != 0 && out.group == in.group || !out.vlan.member(vid) || !out.up() {
 			continue
 		}
 		w.output(out, f, out.vlan.egress(vid, tag), depth)

@@ -14,6 +14,14 @@ type PortConfig struct {
 	TxRing int    // frames that wait when the device is full; 0 is DefaultTxRing
 	Patch  bool   // a patch port: it has no device
 	Peer   string // of a patch port: its other end
+
+	// Tunnel says that the port leads to another host: its MTU counts the tag, and
+	// the sender of a frame that does not fit is told by ICMP.
+	Tunnel bool
+	// Group names a split-horizon group, such as a mesh: a frame that came in by
+	// one of its ports never leaves by another. "": none.
+	Group string
+	Storm StormLimits
 }
 
 // DefaultTxRing is PortConfig.TxRing where nobody says otherwise.
@@ -29,6 +37,8 @@ type port struct {
 	queues   []assigned
 	counters []portCounters
 	link     link
+	group    int       // the number of config.Group
+	storm    *storm    // nil: no limit
 	view     *portView // of the current snapshot
 
 	missed     uint64 // by devices that the port had before
@@ -70,6 +80,7 @@ func (s *Switch) AddPort(bridge, name string, c PortConfig) error {
 		return fmt.Errorf("add port %s: %w", name, ErrExist)
 	}
 	p := &port{name: name, bridge: b, config: c, counters: make([]portCounters, len(s.workers))}
+	p.group, p.storm = s.groupLocked(c.Group), newStorm(c.Storm)
 	p.id = uint32(freeIndex(&s.byID))
 	s.byID[p.id] = p
 	s.ports[name], b.ports[name] = p, p
@@ -91,7 +102,11 @@ func (s *Switch) SetPort(name string, c PortConfig) error {
 		return fmt.Errorf("set port %s: a port does not become a patch port, nor a patch port another: remove it and add it anew", name)
 	}
 	vlans := !sameVLAN(&p.config.VLAN, &c.VLAN)
+	if c.Storm != p.config.Storm {
+		p.storm = newStorm(c.Storm)
+	}
 	p.config = c
+	p.group = s.groupLocked(c.Group)
 	p.view = nil
 	s.publishLocked()
 	if vlans {
@@ -127,17 +142,35 @@ func (s *Switch) Attach(name string, d Device) error {
 	s.publishLocked()
 	for q := range d.Queues() {
 		w := s.leastLoadedLocked()
-		rx := &rxQueue{port: p.id, device: d, index: q}
-		var err error
-		s.workers[w].call(func(w *worker) { err = w.addQueue(rx) })
-		if err != nil {
+		rx := &rxQueue{port: p.id, from: d, index: q}
+		if err := s.assignLocked(w, rx); err != nil {
 			s.detachLocked(p).Close()
 			return fmt.Errorf("attach a device to port %s: watch its queue: %w", name, err)
 		}
-		s.loads[w]++
 		p.queues = append(p.queues, assigned{w, rx})
 	}
+	if b, ok := d.(Bound); ok {
+		b.Bind(p.id) // every snapshot that a worker may load from now on has the port
+	}
 	return nil
+}
+
+// assignLocked gives a worker a queue to read.
+func (s *Switch) assignLocked(w int, rx *rxQueue) (err error) {
+	s.workers[w].call(func(w *worker) { err = w.addQueue(rx) })
+	if err == nil {
+		s.loads[w]++
+	}
+	return err
+}
+
+// unassignLocked takes queues from their workers: when it returns nothing is read
+// from them any more.
+func (s *Switch) unassignLocked(queues []assigned) {
+	for _, q := range queues {
+		s.workers[q.worker].call(func(w *worker) { w.removeQueue(q.rx) })
+		s.loads[q.worker]--
+	}
 }
 
 func (s *Switch) leastLoadedLocked() int {
@@ -199,11 +232,12 @@ func (s *Switch) detachLocked(p *port) Device {
 	}
 	// Nothing is read any more; then nothing is sent any more; then nobody knows
 	// the device, and it can be closed.
-	for _, q := range p.queues {
-		s.workers[q.worker].call(func(w *worker) { w.removeQueue(q.rx) })
-		s.loads[q.worker]--
-	}
+	s.unassignLocked(p.queues)
 	p.queues = nil
+	if b, ok := p.device.(Bound); ok {
+		b.Unbind()
+		s.graceLocked() // no worker has a frame of the port in hand
+	}
 	p.link.up.Store(false)
 	d := p.device
 	p.device = nil

@@ -1,6 +1,10 @@
 package vswitch
 
-import "golang.org/x/sys/unix"
+import (
+	"golang.org/x/sys/unix"
+
+	"vswitch/frame"
+)
 
 // Reason says why a frame was dropped.
 type Reason uint8
@@ -23,6 +27,15 @@ const (
 	DropSamePort
 	DropNoPort
 	DropPatchLoop
+	DropFlapping
+	DropStormBroadcast
+	DropStormUnknown
+	DropStormMulticast
+	DropSplitHorizon
+	DropCriticalOption
+	DropNotEthernet
+	DropTunnelChecksum
+	DropTunnelECN
 
 	// On the way out.
 	DropVLANOutput
@@ -55,9 +68,18 @@ var reasons = [numReasons]struct{ name, help string }{
 	DropSamePort:       {"same-port", "the destination is behind the port the frame came from, so it has it already; usual where a hub or another switch is behind the port"},
 	DropNoPort:         {"no-output", "no other port that is up is in the frame's VLAN; normal on a bridge with one port, else compare the ports' VLANs in show"},
 	DropPatchLoop:      {"patch-loop", "the frame went through too many patch ports: bridges are patched together in a loop; remove one patch"},
+	DropFlapping:       {"mac-flapping", "the frame's source MAC moves between ports faster than mac-flap-limit allows, and is held at another one: bridges are cabled or patched together in a loop, or two stations have one address; show names the MAC and both ports"},
+	DropStormBroadcast: {"storm-broadcast", "more broadcast frames a second came in by the port than its storm_broadcast allows: look for a loop or a broken station behind it, or raise the limit"},
+	DropStormUnknown:   {"storm-unknown", "more frames a second for unknown MACs came in by the port than its storm_unknown allows: look for a loop, or for a station that sends to one that never speaks, or raise the limit"},
+	DropStormMulticast: {"storm-multicast", "more multicast frames a second came in by the port than its storm_multicast allows: look for a loop, or raise the limit for a network that streams by multicast"},
+	DropSplitHorizon:   {"split-horizon", "the frame came from a host of a mesh, for a MAC behind another host of it, who has got it from the sender already; usual for a moment after a MAC was learned or moved"},
+	DropCriticalOption: {"geneve-critical-option", "a Geneve frame with an option that its sender says must be understood, and this switch does not: turn that option off at the sender"},
+	DropNotEthernet:    {"tunnel-not-ethernet", "the tunnel's peer sent something else than an Ethernet frame: it has a layer 3 tunnel (ip link … type gre instead of gretap)"},
+	DropTunnelChecksum: {"tunnel-checksum", "the checksum of the outer header is wrong: the frame was damaged on its way between the hosts"},
+	DropTunnelECN:      {"tunnel-ecn", "a router between the hosts marked congestion, and the inner packet's ends do not take part in ECN: it counts as lost (RFC 6040)"},
 	DropVLANOutput:     {"vlan-not-on-output", "the destination was learned or set on a port that is not in the frame's VLAN any more; flush the FDB, or mend the static entry"},
 	DropPortDown:       {"port-down", "the output port's interface is down or has no carrier; raise it, or its peer, and look at show"},
-	DropMTU:            {"mtu-exceeded", "the frame is longer than the output port's interface takes; make the MTUs of the bridge's ports equal"},
+	DropMTU:            {"mtu-exceeded", "the frame is longer than the output port's interface or tunnel takes; a tunnel tells the sender by ICMP where it may; else make the MTUs of the bridge's ports equal"},
 	DropUnsegmentable:  {"unsegmentable", "a super-frame that has to be segmented in software (for a port with offload=off, or because its sender put it into a tunnel) has headers that cannot be: the sender is broken or hostile, or has a tunnel in a tunnel: turn its segmentation offload off (ethtool -K DEV tso off gso off)"},
 	DropBuffers:        {"no-buffers", "all of the worker's frame buffers wait in transmit rings; raise vswitchd --buffers, or find the port that does not drain"},
 	DropRingFull:       {"tx-ring-full", "the port's transmit ring was full: its interface is slower than what is sent to it; raise tx-ring, or slow the sender"},
@@ -80,6 +102,21 @@ func Reasons() []Reason {
 		all = append(all, r)
 	}
 	return all
+}
+
+// faultReason turns what a tunnel found wrong with a frame into a reason.
+func faultReason(f frame.Fault) Reason {
+	switch f {
+	case frame.FaultCritical:
+		return DropCriticalOption
+	case frame.FaultProtocol:
+		return DropNotEthernet
+	case frame.FaultChecksum:
+		return DropTunnelChecksum
+	case frame.FaultECN:
+		return DropTunnelECN
+	}
+	return DropMalformed
 }
 
 // sendReason turns what Device.Send met into a reason.

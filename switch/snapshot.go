@@ -39,6 +39,9 @@ type portView struct {
 	finish       bool // finish frames in software before sending
 	ring         int  // bound of the transmit ring, in frames
 	mirrorOutput bool // reserved for a mirror
+	tunnel       bool
+	group        int    // of ports that send each other nothing; 0: none
+	storm        *storm // nil: no limit
 
 	srcMirrors, dstMirrors uint64 // bits in bridgeView.mirrors
 }
@@ -131,6 +134,7 @@ func (p *port) newView(peer int) *portView {
 	if v.ring == 0 {
 		v.ring = DefaultTxRing
 	}
+	v.tunnel, v.group, v.storm = p.config.Tunnel, p.group, p.storm
 	if p.device != nil {
 		v.finish = p.config.Finish || !p.device.Offloads()
 	}

@@ -74,6 +74,7 @@ func (s *Switch) Bridge(name string) (BridgeStats, error) {
 		c.FloodCopies += w.floodCopies.Load()
 		c.MirrorCopies += w.mirrorCopies.Load()
 		c.SplitCopies += w.splitCopies.Load()
+		c.Answers += w.answers.Load()
 		c.Sent += w.captured.Load()
 	}
 	for _, m := range b.mirrors {
@@ -196,6 +197,32 @@ func (s *Switch) FDBMoves(bridge string) ([]FDBMove, error) {
 		all = append(all, FDBMove{
 			VLAN: m.Key.VLAN(), MAC: m.Key.MAC(), From: s.portName(uint32(m.From)), To: s.portName(uint32(m.To)),
 			Count: m.Count, Last: m.Last,
+		})
+	}
+	return all, nil
+}
+
+// FDBFlap is a MAC address that moved between ports too fast, and is held at one
+// of them.
+type FDBFlap struct {
+	VLAN        uint16
+	MAC         [6]byte
+	Held, Other string // ports
+	Count       uint64 // times it was found to flap
+	Until       uint32 // when it may move again; seconds on the switch's clock
+}
+
+// FDBFlaps returns the MAC addresses of a bridge that flapped, in no order.
+func (s *Switch) FDBFlaps(bridge string) ([]FDBFlap, error) {
+	t, err := s.table(bridge)
+	if err != nil {
+		return nil, err
+	}
+	var all []FDBFlap
+	for _, f := range t.Flaps() {
+		all = append(all, FDBFlap{
+			VLAN: f.Key.VLAN(), MAC: f.Key.MAC(), Held: s.portName(uint32(f.Held)), Other: s.portName(uint32(f.Other)),
+			Count: f.Count, Until: f.Until,
 		})
 	}
 	return all, nil

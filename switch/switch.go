@@ -69,6 +69,9 @@ type Switch struct {
 	byID    []*port   // nil where an id is free
 	byNum   []*bridge // by bridge id; nil where an id is free
 	loads   []int     // queues each worker reads
+
+	endpoints map[Endpoint][]assigned
+	groups    map[string]int // numbers of split-horizon groups, from 1; never forgotten
 }
 
 // bridge is the control side's half of a bridge.
@@ -94,6 +97,7 @@ func New(o Options) (*Switch, error) {
 	s := &Switch{
 		options: o, start: time.Now(), stop: make(chan struct{}),
 		bridges: map[string]*bridge{}, ports: map[string]*port{}, loads: make([]int, o.Workers),
+		endpoints: map[Endpoint][]assigned{}, groups: map[string]int{},
 	}
 	s.snap.Store(&snapshot{})
 	for i := range o.Workers {

@@ -753,7 +753,7 @@ func BenchmarkForward(bm *testing.B) {
 				d.in, d.next, d.repeat = []packet{c.p}, 0, true
 				var q *rxQueue
 				for i := range w.slots {
-					if x := w.slots[i].rx; x != nil && x.device == d {
+					if x := w.slots[i].rx; x != nil && x.from == d {
 						q = x
 					}
 				}

@@ -21,7 +21,9 @@ type txQueue struct {
 	// it is segmented in software for every output.
 	tunnelled bool
 	ring      outRing
-	armed     bool // waits for the descriptor to become writable
+	armed     int      // the slot whose descriptor it waits for; 0: none
+	next      *txQueue // that waits for the same one
+	answers   answerLimit
 }
 
 // outRing is a bounded FIFO of frames that its pool keeps for it. It takes no
@@ -51,7 +53,7 @@ func (r *outRing) push(o frame.Out) {
 // stage notes that the frame leaves by out with tag, when the batch is through.
 func (w *worker) stage(out *portView, f *frame.Frame, tag frame.Tag) {
 	q := w.txQueue(out)
-	q.staged[q.n] = frame.Out{F: f, Tag: tag}
+	q.staged[q.n] = frame.Out{F: f, Tag: tag, Copy: w.copying}
 	q.n++
 	q.tunnelled = q.tunnelled || f.Tunnelled
 	if !q.dirty {
@@ -80,7 +82,8 @@ func (w *worker) txQueue(out *portView) *txQueue {
 
 // flushAll sends all that the batch staged.
 func (w *worker) flushAll() {
-	for _, q := range w.dirty {
+	for i := 0; i < len(w.dirty); i++ {
+		q := w.dirty[i]
 		w.flush(q)
 		q.dirty = false
 	}
@@ -102,7 +105,7 @@ func (w *worker) flush(q *txQueue) {
 // fitting drops the staged frames that are longer than the port's interface takes,
 // super-frames by their segments, and returns the rest. A packet socket refuses
 // plain ones by itself; nobody after us would notice the others, nor those that a
-// TAP is given.
+// TAP is given. Of a tunnel, in which tags take room too, the sender is told.
 func (w *worker) fitting(q *txQueue) []frame.Out {
 	outs := q.staged[:q.n]
 	mtu := int(q.port.link.mtu.Load())
@@ -116,8 +119,14 @@ func (w *worker) fitting(q *txQueue) []frame.Out {
 		if o.F.Super() {
 			length = o.F.SegmentLen()
 		}
-		if length > longest && length > longest+o.F.InnerTagLen() {
+		if q.port.tunnel && o.Tag.Present() {
+			length += frame.TagLen
+		}
+		if length > longest && (q.port.tunnel || length > longest+o.F.InnerTagLen()) {
 			w.drop(q.port, DropMTU)
+			if q.port.tunnel && !o.Copy && !q.port.mirrorOutput {
+				w.answerTooBig(&o, mtu)
+			}
 			continue
 		}
 		outs[n] = o
@@ -136,9 +145,7 @@ func (w *worker) send(q *txQueue, outs []frame.Out) {
 	sent := w.try(q, outs)
 	if sent < len(outs) {
 		w.wait(q, outs[sent:])
-		if w.arm(q, true) != nil {
-			w.discard(q, DropSendError) // nobody would tell us to go on
-		}
+		w.armOrDiscard(q)
 	}
 }
 
@@ -194,10 +201,18 @@ func (w *worker) drain(q *txQueue) {
 		}
 		q.ring.pop(done)
 		if done < len(outs) {
+			w.armOrDiscard(q)
 			return
 		}
 	}
-	w.arm(q, false)
+	w.disarm(q)
+}
+
+// armOrDiscard arms a queue. When that fails nobody would tell us to go on.
+func (w *worker) armOrDiscard(q *txQueue) {
+	if w.arm(q) != nil {
+		w.discard(q, DropSendError)
+	}
 }
 
 // finish sends outs of which some must be finished first: by a port that takes no
@@ -261,7 +276,7 @@ func (w *worker) forget(id uint32) {
 		return
 	}
 	q := w.tx[id]
-	w.arm(q, false)
+	w.disarm(q)
 	w.discard(q, DropPortRemoved)
 	w.tx[id] = nil
 }

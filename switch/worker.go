@@ -3,6 +3,7 @@ package vswitch
 import (
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,6 +25,8 @@ type worker struct {
 	epfd   int
 	slots  []slot // by the number in an epoll event
 	events [64]unix.EpollEvent
+	again  []*rxQueue // that hold frames of which epoll knows nothing
+	turn   uint64     // of the loop
 
 	snap      *snapshot // of the batch at hand
 	now       uint32    // seconds on the switch's clock, of this turn
@@ -33,9 +36,11 @@ type worker struct {
 	buffers   int // of the pool
 	batch     *frame.Batch
 	vectors   frame.Vectors
+	copying   bool       // what is staged is a mirror's copy
 	tx        []*txQueue // by port id; made at the first frame
 	dirty     []*txQueue // with frames staged
 	finished  []frame.Out
+	answer    [1]frame.Out
 	segmenter frame.Segmenter
 
 	mailbox mailbox
@@ -47,15 +52,24 @@ type slot struct {
 	fd     int
 	events uint32
 	rx     *rxQueue
-	tx     *txQueue
+	tx     *txQueue // the first of those that wait for it to be writable
 }
 
-// rxQueue is one receive queue of a port.
+// rxQueue is one receive queue: of a port, or of an endpoint, whose frames say
+// themselves which port they came in by.
 type rxQueue struct {
+	from     receiver
 	port     uint32
-	device   Device
+	many     bool // of an endpoint
 	index    int
-	failures int // calls in a row that ended in an error and brought no frame
+	turn     uint64 // in which it was read last
+	failures int    // calls in a row that ended in an error and brought no frame
+}
+
+// receiver is what Device and Endpoint have in common.
+type receiver interface {
+	FD(q int) int
+	Recv(q int, b *frame.Batch, limit int) (n int, errno unix.Errno)
 }
 
 // maxFailures is after how many failures in a row a queue is given up: its
@@ -132,7 +146,8 @@ func (w *worker) run() {
 	for w.mailbox.wake >= 0 {
 		n := w.poll(more)
 		w.tick()
-		more = false
+		w.turn++
+		more = w.readAgain()
 		mail := false
 		for i := range w.events[:max(n, 0)] {
 			ev := &w.events[i]
@@ -140,10 +155,14 @@ func (w *worker) run() {
 				mail = true
 				continue
 			}
-			if q := w.slots[ev.Fd].tx; ev.Events&unix.EPOLLOUT != 0 && q != nil {
-				w.drain(q)
+			if ev.Events&unix.EPOLLOUT != 0 {
+				for q := w.slots[ev.Fd].tx; q != nil; {
+					next := q.next // drain may take q off the list
+					w.drain(q)
+					q = next
+				}
 			}
-			if q := w.slots[ev.Fd].rx; ev.Events&^unix.EPOLLOUT != 0 && q != nil && w.receive(q) {
+			if q := w.slots[ev.Fd].rx; ev.Events&^unix.EPOLLOUT != 0 && q != nil && w.read(q) {
 				more = true
 			}
 		}
@@ -151,6 +170,31 @@ func (w *worker) run() {
 			w.readMail()
 		}
 	}
+}
+
+// read reads a queue once a turn, and reports whether there may be more. An
+// endpoint may have taken more out of its socket than a batch holds: it is read in
+// the next turn, whether its descriptor is readable or not.
+func (w *worker) read(q *rxQueue) (more bool) {
+	if q.turn == w.turn {
+		return false
+	}
+	q.turn = w.turn
+	more = w.receive(q)
+	if more && q.many {
+		w.again = append(w.again, q)
+	}
+	return more
+}
+
+// readAgain reads the endpoints' queues that had more in the turn before.
+func (w *worker) readAgain() (more bool) {
+	n := len(w.again)
+	for i := range n {
+		more = w.read(w.again[i]) || more
+	}
+	w.again = w.again[:copy(w.again, w.again[n:])]
+	return more
 }
 
 // poll waits for events: not at all if more is set, spinning for a while if the
@@ -200,19 +244,35 @@ func (w *worker) tick() {
 // receive reads one batch from a queue and carries it through. It reports
 // whether the queue may hold more.
 func (w *worker) receive(q *rxQueue) (more bool) {
-	n, errno := q.device.Recv(q.index, w.batch, frame.MaxBatch)
+	n, errno := q.from.Recv(q.index, w.batch, frame.MaxBatch)
 	w.snap = w.sw.snap.Load()
-	in := w.snap.ports[q.port]
 	if errno != 0 && errno != unix.EAGAIN && errno != unix.EINTR {
-		w.receiveFailed(q, in, n, errno)
+		w.receiveFailed(q, n, errno)
 	}
 	if n == 0 {
 		return false
 	}
 	q.failures = 0
-	var bytes uint64
+	var in *portView
+	var frames, bytes uint64 // by in, not yet counted
 	for _, f := range w.batch.Frames[:n] {
+		if !q.many {
+			f.Port = q.port
+		} else if int(f.Port) >= len(w.snap.ports) || w.snap.ports[f.Port] == nil {
+			continue // an endpoint that breaks its contract must not bring us down
+		}
+		if p := w.snap.ports[f.Port]; p != in {
+			if frames > 0 {
+				in.counters[w.id].received(frames, bytes)
+			}
+			in, frames, bytes = p, 0, 0
+		}
+		frames++
 		bytes += uint64(f.WireLen())
+		if f.Fault != frame.FaultNone {
+			w.drop(in, faultReason(f.Fault))
+			continue
+		}
 		switch f.Check() {
 		case nil:
 			w.crossings = 0
@@ -231,7 +291,9 @@ func (w *worker) receive(q *rxQueue) (more bool) {
 		}
 	}
 	w.flushAll()
-	in.counters[w.id].received(uint64(n), bytes)
+	if frames > 0 {
+		in.counters[w.id].received(frames, bytes)
+	}
 	w.batch.Renew()
 	w.stats.batches.Add(1)
 	w.stats.frames.Add(uint64(n))
@@ -239,9 +301,9 @@ func (w *worker) receive(q *rxQueue) (more bool) {
 }
 
 // receiveFailed takes note of an error that Recv met after n frames.
-func (w *worker) receiveFailed(q *rxQueue, in *portView, n int, errno unix.Errno) {
-	if errno == unix.EINVAL {
-		w.drop(in, DropUnreadable)
+func (w *worker) receiveFailed(q *rxQueue, n int, errno unix.Errno) {
+	if errno == unix.EINVAL && !q.many {
+		w.drop(w.snap.ports[q.port], DropUnreadable)
 		return
 	}
 	if n > 0 || errno == unix.ENETDOWN {
@@ -268,7 +330,7 @@ func (w *worker) readMail() {
 
 // addQueue begins to read a queue. It runs in the worker's mailbox.
 func (w *worker) addQueue(q *rxQueue) error {
-	s := w.slotFor(q.device.FD(q.index))
+	s := w.slotFor(q.from.FD(q.index))
 	if err := w.watch(s, w.slots[s].events|unix.EPOLLIN); err != nil {
 		return err
 	}
@@ -279,6 +341,7 @@ func (w *worker) addQueue(q *rxQueue) error {
 // removeQueue ends it. It runs in the worker's mailbox.
 func (w *worker) removeQueue(q *rxQueue) {
 	w.unwatchQueue(q)
+	w.again = slices.DeleteFunc(w.again, func(a *rxQueue) bool { return a == q })
 }
 
 func (w *worker) unwatchQueue(q *rxQueue) {
@@ -290,26 +353,39 @@ func (w *worker) unwatchQueue(q *rxQueue) {
 	}
 }
 
-// arm asks to be told, or no longer, when a queue's descriptor is writable.
-func (w *worker) arm(q *txQueue, on bool) error {
-	if q.armed == on {
+// arm asks to be told when a queue can send again: when the descriptor that its
+// device names is writable. Many tunnel ports wait for the same one.
+func (w *worker) arm(q *txQueue) error {
+	s := w.slotFor(q.port.device.SendFD(w.id))
+	if q.armed == s {
 		return nil
 	}
-	d := q.port.device
-	s := w.slotFor(d.SendFD(w.id))
-	events := w.slots[s].events &^ unix.EPOLLOUT
-	if on {
-		events |= unix.EPOLLOUT
-	}
-	if err := w.watch(s, events); err != nil {
+	w.disarm(q)
+	if err := w.watch(s, w.slots[s].events|unix.EPOLLOUT); err != nil {
 		return err
 	}
-	q.armed = on
-	w.slots[s].tx = nil
-	if on {
-		w.slots[s].tx = q
-	}
+	q.armed = s
+	q.next = w.slots[s].tx
+	w.slots[s].tx = q
 	return nil
+}
+
+// disarm ends that.
+func (w *worker) disarm(q *txQueue) {
+	if q.armed == 0 {
+		return
+	}
+	s := &w.slots[q.armed]
+	for at := &s.tx; *at != nil; at = &(*at).next {
+		if *at == q {
+			*at = q.next
+			break
+		}
+	}
+	if s.tx == nil {
+		w.watch(q.armed, s.events&^unix.EPOLLOUT)
+	}
+	q.armed, q.next = 0, nil
 }
 
 // slotFor returns the slot of descriptor fd, a new one if it has none.
