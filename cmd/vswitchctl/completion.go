@@ -110,15 +110,13 @@ func portsOf(st api.Status, bridge string, local bool) []string {
 // ports are those of the bridge that was typed first.
 func (a *app) ports(before []string) []string { return portsOf(a.status(), arg(before, 0), true) }
 
-func (a *app) allPorts([]string) []string { return portsOf(a.status(), "", false) }
+// allPorts are those that a user added: a ':' is in the names of meshes' ports alone.
+func (a *app) allPorts([]string) []string {
+	return slices.DeleteFunc(portsOf(a.status(), "", false), func(name string) bool { return strings.Contains(name, ":") })
+}
 
 func (a *app) bridgesAndPorts([]string) []string {
-	st := a.status()
-	names := portsOf(st, "", false)
-	for _, b := range st.Bridges {
-		names = append(names, b.Name)
-	}
-	return names
+	return append(a.allPorts(nil), a.bridges(nil)...)
 }
 
 // bridgesAndTunnels are what tunnel show takes.

@@ -185,6 +185,8 @@ func TestCompletionOfTunnels(t *testing.T) {
 		{[]string{"add-port", "br0", "x", "type=gre", ""}, []string{"remote_ip=", "seq="}, []string{"dst_port=", "bridge=", "offload="}},
 		{[]string{"add-port", "br0", "x", "type=gre", "tt"}, []string{"ttl="}, nil},
 		{[]string{"add-port", "br0", "x", "type=gre", "ttl="}, []string{"ttl=inherit"}, nil},
+		{[]string{"set-port", ""}, []string{"gre6"}, []string{"m1:host2"}},
+		{[]string{"del-port", ""}, []string{"gre6", "br0"}, []string{"m1:host2"}},
 		{[]string{"set-port", "gre6", "s"}, []string{"seq=", "storm_unknown="}, nil},
 	} {
 		_, out, _ := c.run("", append([]string{"__complete"}, tc.args...)...)
