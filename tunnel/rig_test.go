@@ -381,3 +381,19 @@ func random(n int) []byte {
 const soon = 5 * time.Second
 
 func sortFrames(all [][]byte) { slices.SortFunc(all, bytes.Compare) }
+
+// kernelVXLAN makes a VXLAN interface of the kernel at the usual port, and raises it:
+// then it has its socket.
+func kernelVXLAN() error {
+	dev := &netlink.Vxlan{LinkAttrs: netlink.LinkAttrs{Name: "vx0"}, VxlanId: 5, Port: 4789}
+	if err := netlink.LinkAdd(dev); err != nil {
+		return err
+	}
+	return netlink.LinkSetUp(dev)
+}
+
+// descriptors returns how many the process has.
+func descriptors() (int, error) {
+	all, err := os.ReadDir("/proc/self/fd")
+	return len(all), err
+}

@@ -1,11 +1,11 @@
 package tunnel
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -153,7 +153,8 @@ func explain(err error, c *EndpointConfig) error {
 	return err
 }
 
-// holder says who has c's UDP port: a socket without an inode is the kernel's own.
+// holder says who has c's UDP port: the process that has a descriptor of the socket.
+// One that nobody has is the kernel's own.
 //
 //	sl  local_address rem_address st tx_queue:rx_queue tr:tm->when retrnsmt uid timeout inode …
 func holder(c *EndpointConfig) string {
@@ -161,21 +162,34 @@ func holder(c *EndpointConfig) string {
 	if c.Local.Is6() {
 		file += "6"
 	}
-	f, err := os.Open(file)
+	text, err := os.ReadFile(file)
 	if err != nil {
 		return "another socket"
 	}
-	defer f.Close()
 	suffix := fmt.Sprintf(":%04X", c.Port)
-	for lines := bufio.NewScanner(f); lines.Scan(); {
-		fields := strings.Fields(lines.Text())
+	for line := range strings.Lines(string(text)) {
+		fields := strings.Fields(line)
 		if len(fields) < 10 || !strings.HasSuffix(fields[1], suffix) {
 			continue
 		}
-		if fields[9] == "0" {
-			return "an interface of the kernel (see ip -d link show type " + c.Kind.String() + ")"
+		if who := process("socket:[" + fields[9] + "]"); who != "" {
+			return who
 		}
-		return "another program (see ss -lunp)"
 	}
-	return "another socket"
+	return "an interface of the kernel (see ip -d link show type " + c.Kind.String() + ")"
+}
+
+// process names the process that has a descriptor of the file, which links in
+// /proc/PID/fd call so; "" if none that can be seen has.
+func process(file string) string {
+	links, _ := filepath.Glob("/proc/[0-9]*/fd/[0-9]*")
+	for _, link := range links {
+		if at, err := os.Readlink(link); err != nil || at != file {
+			continue
+		}
+		pid := strings.Split(link, "/")[2]
+		name, _ := os.ReadFile("/proc/" + pid + "/comm")
+		return strings.TrimSpace(string(name)) + " (pid " + pid + ")"
+	}
+	return ""
 }
