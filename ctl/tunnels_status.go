@@ -121,7 +121,7 @@ func (d *Daemon) Meshes(_ context.Context, name string) ([]api.MeshStatus, error
 		}
 		st := api.MeshStatus{Name: m.Name, Bridge: m.Options.Text("bridge"), Options: m.Options.Typed(), Peers: []api.MeshPeer{}}
 		for _, peer := range m.Options.List("peers") {
-			st.Peers = append(st.Peers, r.peerLocked(mesh.PortName(m.Name, peer), peer))
+			st.Peers = append(st.Peers, r.peerLocked(config.MeshPort(m.Name, peer), peer))
 		}
 		all = append(all, st)
 	}

@@ -14,10 +14,6 @@ import (
 	"vswitch/ctl/config"
 )
 
-// PortName is the name of the port that leads to a peer of a mesh. No user's port
-// has it: a ':' cannot be in their names.
-func PortName(mesh, peer string) string { return mesh + ":" + peer }
-
 // Expand returns d with the ports of its meshes in their bridges: one to each
 // peer, with every option written out, and Mesh set to the mesh's name. The meshes
 // are left in d. d is not changed, but is shared where nothing was added; it must
@@ -73,7 +69,7 @@ func Ports(m config.Mesh) []config.Port {
 			o[name] = value
 		}
 		o["remote_ip"] = peer
-		ports[i] = config.Port{Name: PortName(m.Name, peer), Type: string(kind), Options: o, Mesh: m.Name}
+		ports[i] = config.Port{Name: config.MeshPort(m.Name, peer), Type: string(kind), Options: o, Mesh: m.Name}
 	}
 	return ports
 }

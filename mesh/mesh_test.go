@@ -127,7 +127,7 @@ func TestExpandProperties(t *testing.T) {
 		want := map[string]config.Mesh{} // by bridge and port
 		for _, m := range d.Meshes {
 			for _, peer := range m.Peers() {
-				want[m.Options["bridge"]+" "+PortName(m.Name, peer)] = m
+				want[m.Options["bridge"]+" "+config.MeshPort(m.Name, peer)] = m
 			}
 		}
 		without := config.Document{Meshes: e.Meshes}
@@ -140,7 +140,7 @@ func TestExpandProperties(t *testing.T) {
 			own.Ports, all.Ports = nil, nil
 			for i, p := range b.Ports {
 				m, ofMesh := want[b.Name+" "+p.Name]
-				if ofMesh != (p.Mesh != "") || ofMesh && (p.Mesh != m.Name || p.Type != string(m.Type()) || PortName(m.Name, p.Options["remote_ip"]) != p.Name) {
+				if ofMesh != (p.Mesh != "") || ofMesh && (p.Mesh != m.Name || p.Type != string(m.Type()) || config.MeshPort(m.Name, p.Options["remote_ip"]) != p.Name) {
 					t.Fatalf("%+v of %+v", p, m)
 				}
 				delete(want, b.Name+" "+p.Name)

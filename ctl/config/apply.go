@@ -145,7 +145,7 @@ func (e *editor) findPort(bridge, port string) (*Bridge, int, error) {
 	if e.d.Bridge(port) != nil {
 		return nil, 0, refuse(port, "%q is the local port of its bridge: set-br %[1]s sets its options, and it goes with del-br %[1]s", port)
 	}
-	if mesh, peer, ok := strings.Cut(port, ":"); ok && e.d.Mesh(mesh) != nil && slices.Contains(e.d.Mesh(mesh).Peers(), peer) {
+	if mesh, peer, ok := SplitMeshPort(port); ok && e.d.Mesh(mesh) != nil && slices.Contains(e.d.Mesh(mesh).Peers(), peer) {
 		return nil, 0, refuse(port, "%q is a port of mesh %s: mesh set %[2]s changes it, and it goes with mesh set %[2]s peers-=%[3]s", port, mesh, peer)
 	}
 	var names []string

@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -145,6 +147,26 @@ func family(a netip.Addr) string {
 		return "IPv4"
 	}
 	return "IPv6"
+}
+
+// MeshPort is the name of the tunnel port of a mesh to one of its peers. No port of
+// a document can have it: it holds a ':'. Mirrors may name it.
+func MeshPort(mesh, peer string) string { return mesh + ":" + peer }
+
+// SplitMeshPort reads such a name.
+func SplitMeshPort(port string) (mesh, peer string, ok bool) {
+	mesh, peer, ok = strings.Cut(port, ":")
+	return mesh, peer, ok && badName(mesh, maxMeshName) == "" && peer != "" && printable(peer)
+}
+
+// hasMeshPort reports whether port is that of a mesh of the bridge.
+func (d *Document) hasMeshPort(bridge, port string) bool {
+	mesh, peer, ok := SplitMeshPort(port)
+	if !ok {
+		return false
+	}
+	m := d.Mesh(mesh)
+	return m != nil && m.Options["bridge"] == bridge && slices.Contains(m.Peers(), peer)
 }
 
 // checkMeshes judges each mesh by itself.

@@ -42,7 +42,7 @@ func (d *Document) Validate() error {
 			checkVLANs(p.Options, portPath(b.Name, p.Name), r)
 		}
 		for _, m := range b.Mirrors {
-			b.checkMirror(m, r)
+			d.checkMirror(b, m, r)
 		}
 		b.checkFDB(r)
 	}
@@ -187,7 +187,7 @@ func checkVLANs(o Options, path string, r *report) {
 // checkMirror judges one mirror. An output_port that is selected by name is
 // refused, since it carries copies only and would be copied to itself; under
 // select_all it is simply not selected (OVS: Mirror:output_port reserves the port).
-func (b *Bridge) checkMirror(m Mirror, r *report) {
+func (d *Document) checkMirror(b *Bridge, m Mirror, r *report) {
 	path := mirrorPath(b.Name, m.Name)
 	o := m.Options
 	portCheck := func(option, port string) {
@@ -201,7 +201,9 @@ func (b *Bridge) checkMirror(m Mirror, r *report) {
 		names := splitList(o[option])
 		selected = selected || len(names) > 0
 		for _, name := range names {
-			portCheck(option, name)
+			if !d.hasMeshPort(b.Name, name) {
+				portCheck(option, name)
+			}
 		}
 		if out := o["output_port"]; out != "" && slices.Contains(names, out) {
 			r.add(&Error{Path: path + "." + option, Value: out,

@@ -104,6 +104,9 @@ func (o *Option) canonical(value string) (string, *Error) {
 	case PortList:
 		names := splitList(v)
 		for _, n := range names {
+			if _, _, ok := SplitMeshPort(n); ok {
+				continue
+			}
 			if why := badName(n, maxPatchName); why != "" {
 				return "", o.wrong(n, why)
 			}
