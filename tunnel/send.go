@@ -14,7 +14,7 @@ const (
 	maxDatagrams = 256
 	// txBytes of payload are enough for one call: their checksums were just made,
 	// and the kernel should find them in the cache when it copies them.
-	txBytes = 64 << 10
+	txBytes = 128 << 10
 	// maxSegments and maxMessage bound one message with UDP_SEGMENT:
 	// UDP_MAX_SEGMENTS, 64 until Linux 6.9, and the longest UDP payload over IPv4.
 	maxSegments = 64
