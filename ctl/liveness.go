@@ -29,12 +29,12 @@ func (r *reconciler) newSession(p *portState) *session {
 	copy(s.address.SrcMAC[:], r.mac(p.port))
 	var was bool // Notify is never called twice at once
 	s.config.Notify = func(st bfd.Status) {
-		r.markTunnel(name)
 		if up := st.Forwarding(); up == was {
-			return // from down to init
+			return // from down to init: for a moment, or the port's reason says so at the next tick
 		} else {
 			was = up
 		}
+		r.markTunnel(name)
 		kind, msg := "bfd-down", fmt.Sprintf("BFD of port %s of %s is %v: %v", name, bridge, st.State, st.Diag)
 		if was {
 			kind, msg = "bfd-up", fmt.Sprintf("BFD of port %s of %s is up", name, bridge)
@@ -97,6 +97,8 @@ func (s *session) down() string {
 		return ""
 	case st.RemoteState == bfd.AdminDown:
 		return "BFD: the other end has taken the tunnel down"
+	case st.State == bfd.Init:
+		return "BFD is init: the other end is heard, and does not hear this one"
 	case st.Diag == bfd.DiagNone:
 		return fmt.Sprintf("BFD is %v: the other end was not heard yet", st.State)
 	}
