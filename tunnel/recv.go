@@ -277,6 +277,9 @@ func (q *queue) segment(b *frame.Batch) {
 		p.heard.Store(q.now)
 	}
 	inner := seg[h.len:]
+	if h.fault == frame.FaultChecksum && joined(inner, int(p.mtu.Load())) {
+		h.fault = frame.FaultNone
+	}
 	if h.options > 0 {
 		p.stats.options.Add(uint64(h.options))
 	}
@@ -316,10 +319,16 @@ func (q *queue) segment(b *frame.Batch) {
 	f.Port = port
 	f.Fault = h.fault
 	b.N++
-	if h.fault == frame.FaultNone {
-		f.PopTag()
-		q.coalescer.Open(f)
+	if h.fault != frame.FaultNone {
+		return
 	}
+	if o, ok := unfinished(inner, int(p.mtu.Load())); ok {
+		f.Offload = o
+		f.PopTag()
+		return // Join has closed what was open of its flow: order is kept
+	}
+	f.PopTag()
+	q.coalescer.Open(f)
 }
 
 // sequence takes note of the sequence number of a frame that came (RFC 2890 section
