@@ -21,9 +21,10 @@
 //	             │ decode → find the port by (remote, key) → faults
 //	             │ BFD → Control         ECN (RFC 6040) → MSS clamp
 //	             ▼
-//	           Coalescer: joined to a frame of the batch, or copied to a new one
+//	           Coalescer: joined to a frame of the batch, or copied to a new one,
+//	                      which may be unfinished (see unfinished.go)
 //
-// The way out. A worker sends by one port at a time, and has one Sender for all
+// The way out. A worker sends by one port at a time, and has one sender for all
 // of them: scratch memory in which headers are written, beside iovecs that point
 // to payloads where they lie. Nothing of a frame is copied but its headers:
 //
@@ -37,7 +38,12 @@
 //	      message = datagrams + UDP_SEGMENT  →  sendmmsg
 //
 // So a super-frame of 64 KiB is one message, and a run of small frames of equal
-// length is one, too. GRE has no such thing, and sends a datagram a message.
+// length and one source port is one, too: 64 of 64 bytes go through the kernel, out
+// and in, in 0.3 µs each, and in 3.6 µs as messages of their own. GRE has no such
+// thing, and sends a datagram a message.
+//
+// A socket that is full in the middle of a super-frame leaves the rest to the next
+// Send. An MTU that shrank is met there (EMSGSIZE), and asked for anew (PathMTU).
 //
 // # Source ports
 //
@@ -49,5 +55,6 @@
 // # Thread-safety
 //
 // Recv of a queue, and Send by a worker's number, are for that one worker. All
-// else may be called from anywhere. Lock order: Endpoint.mu, then nothing.
+// else may be called from anywhere. Lock order: Endpoint.mu before rawRegistry.mu;
+// the other locks are held alone.
 package tunnel

@@ -253,6 +253,11 @@ func (e *Endpoint) openSender(which int) (int, error) {
 		// The values are the same as IPv4's.
 		options = []option{{name: "IPV6_MTU_DISCOVER", level: unix.SOL_IPV6, num: unix.IPV6_MTU_DISCOVER, value: discover}}
 	}
+	if local.Is6() && e.config.Kind == GRE {
+		// Only then does a raw IPv6 socket that is not connected learn what ICMP says
+		// of the path's MTU (rawv6_err).
+		options = append(options, option{name: "IPV6_RECVERR", level: unix.SOL_IPV6, num: unix.IPV6_RECVERR, value: 1})
+	}
 	if which&setNoCheck != 0 {
 		if local.Is6() {
 			options = append(options, option{name: "UDP_NO_CHECK6_TX", level: unix.SOL_UDP, num: unix.UDP_NO_CHECK6_TX, value: 1})

@@ -141,17 +141,35 @@ func (p *Port) Send(worker int, _ *frame.Vectors, out []frame.Out) (int, unix.Er
 	s.port = p
 	s.done, s.part = 0, p.resumed(worker, out[0].F)
 	errno := s.sendAll(out)
-	if errno == unix.EAGAIN && s.part > 0 {
-		f := out[s.done].F
-		p.resume[worker] = resume{f, f.Len(), identity(f), s.part}
-	}
-	if errno == unix.EMSGSIZE {
+	switch errno {
+	case unix.EAGAIN:
+		if s.part > 0 {
+			f := out[s.done].F
+			p.resume[worker] = resume{f, f.Len(), identity(f), s.part}
+		}
+		p.forgetErrors() // or the wait for room would end at once
+	case unix.EMSGSIZE:
+		p.forgetErrors()
 		p.stats.tooBig.Add(1)
 		if p.config.PathChanged != nil {
 			p.config.PathChanged()
 		}
 	}
 	return s.done, errno
+}
+
+// forgetErrors empties the error queue of a socket that has one (IPV6_RECVERR): what
+// it says is known, and while it holds something the socket polls as one with an error.
+func (p *Port) forgetErrors() {
+	if p.e.config.Kind != GRE || p.config.Remote.Is4() {
+		return
+	}
+	var b [1]byte
+	for {
+		if _, _, err := unix.Recvfrom(p.fds[0], b[:], unix.MSG_ERRQUEUE|unix.MSG_DONTWAIT); err != nil {
+			return
+		}
+	}
 }
 
 // sendAll gathers and sends out. The error is what out[s.done] met.
