@@ -81,9 +81,15 @@ func (n *hosts) daemon(h *lab.Host, c *lab.Container, o lab.DaemonOptions) *lab.
 // these options.
 func (n *hosts) peer(options ...string) (b *lab.Daemon) {
 	n.Helper()
+	return n.peerOver(n.near, n.far, options...)
+}
+
+// peerOver is peer between these addresses of the hosts.
+func (n *hosts) peerOver(near, far string, options ...string) (b *lab.Daemon) {
+	n.Helper()
 	b = n.daemon(n.b, n.c2, lab.DaemonOptions{})
-	n.d.Ctl(append([]string{"add-port", "br0", "t1", "remote_ip=" + n.far}, options...)...)
-	b.Ctl(append([]string{"add-port", "br0", "t1", "remote_ip=" + n.near}, options...)...)
+	n.d.Ctl(append([]string{"add-port", "br0", "t1", "remote_ip=" + far}, options...)...)
+	b.Ctl(append([]string{"add-port", "br0", "t1", "remote_ip=" + near}, options...)...)
 	return b
 }
 

@@ -166,18 +166,30 @@ func TestMTULowered(t *testing.T) {
 	for _, test := range []struct {
 		name   string
 		routed bool
+		six    bool
 		kind   string
 		mtu    int // inner, after
 	}{
-		{"VXLAN, own link", false, "vxlan", 1350},
-		{"VXLAN, behind a router", true, "vxlan", 1350},
-		{"Geneve, behind a router", true, "geneve", 1350},
-		{"GRE, own link", false, "gre", 1362},
-		{"GRE, behind a router", true, "gre", 1362},
+		{"VXLAN, own link", false, false, "vxlan", 1350},
+		{"VXLAN, behind a router", true, false, "vxlan", 1350},
+		{"VXLAN over IPv6, own link", false, true, "vxlan", 1330},
+		{"VXLAN over IPv6, behind a router", true, true, "vxlan", 1330},
+		{"Geneve, behind a router", true, false, "geneve", 1350},
+		{"GRE, own link", false, false, "gre", 1362},
+		{"GRE, behind a router", true, false, "gre", 1362},
+		{"GRE over IPv6, behind a router", true, true, "gre", 1342},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			n := newHosts(t, hostsConfig{underlay: lab.UnderlayOptions{Routed: test.routed}})
-			n.peer("type=" + test.kind)
+			if test.six {
+				n.peerOver(n.near6, n.far6, "type="+test.kind)
+			} else {
+				n.peer("type=" + test.kind)
+			}
+			before, err := tunnelStatus(n.d)
+			if err != nil {
+				t.Fatal(err)
+			}
 			there := n.stream("10.0.0.2")
 			back, err := lab.OpenStream(n.c2.Namespace, n.c1.Namespace, "fd00::1")
 			if err != nil {
@@ -213,13 +225,26 @@ func TestMTULowered(t *testing.T) {
 					t.Errorf("stream %d: the sender's path MTU is %d, want %d", i, info.Pmtu, test.mtu)
 				}
 			}
-			lab.Eventually(t, 5*time.Second, func() error {
-				status, err := tunnelStatus(n.d)
-				if err == nil && (status.MTU != test.mtu || status.PathMTU != 1400) {
-					err = fmt.Errorf("the MTU is said to be %d of %d", status.MTU, status.PathMTU)
-				}
-				return err
-			})
+			n.tunnelMTU(t, 1400, test.mtu)
+			if test.routed {
+				return // a router does not say that its link is wide again
+			}
+			n.net.SetMTU(n.a, 1500)
+			n.net.SetMTU(n.b, 1500)
+			n.tunnelMTU(t, 1500, before.MTU)
 		})
 	}
+}
+
+// tunnelMTU waits until the switch in host a says that these are its tunnel's path's
+// MTU, and the largest inner packet.
+func (n *hosts) tunnelMTU(t *testing.T, path, inner int) {
+	t.Helper()
+	lab.Eventually(t, 5*time.Second, func() error {
+		status, err := tunnelStatus(n.d)
+		if err == nil && (status.MTU != inner || status.PathMTU != path) {
+			err = fmt.Errorf("the MTU is said to be %d of %d, want %d of %d", status.MTU, status.PathMTU, inner, path)
+		}
+		return err
+	})
 }

@@ -105,8 +105,8 @@ func TestHeaders(t *testing.T) {
 	}
 }
 
-// TestSourcePorts sees that flows are told apart by the outer source port, that one
-// flow keeps its port, and that all are of the range for private use.
+// TestSourcePorts sees that flows are told apart by the outer source port, and that
+// one flow keeps its port.
 func TestSourcePorts(t *testing.T) {
 	n := newHosts(t, hostsConfig{cable: true})
 	n.d.Ctl("add-port", "br0", "t1", "type=vxlan", "remote_ip="+n.far)
