@@ -247,3 +247,33 @@ func fewEvents(e *events, limit int) error {
 	}
 	return nil
 }
+
+// TestLabOneWay has a network that carries packets one way only. Neither host may
+// send what the other does not get, and each says what is wrong:
+//
+//	c0 ── [a] ── underlay ──✗→ [b] ── c0      b's VXLAN comes to a, not a's to b
+func TestLabOneWay(t *testing.T) {
+	n := newLabMesh(t, labOptions{hosts: 2, containers: 1})
+	a, b := n.hosts[0], n.hosts[1]
+	n.mesh(a, b)
+	// It goes to a MAC that nobody has.
+	a.MustExec("ip", "neighbor", "replace", b.addr, "lladdr", "02:00:00:00:00:ee", "dev", "eth0", "nud", "permanent")
+	for m, want := range map[*member]string{
+		a: "BFD is init: the other end is heard, and does not hear this one",
+		b: "BFD is down: Control Detection Time Expired",
+	} {
+		port := map[*member]*member{a: b, b: a}[m].port("m0")
+		lab.Eventually(t, patient, func() error {
+			st, err := m.tunnel(port)
+			if err == nil && (st.State != api.PortDown || st.Reason != want) {
+				err = fmt.Errorf("at %s port %s is %s (%s), want %s", m.name, port, st.State, st.Reason, want)
+			}
+			return err
+		})
+	}
+	a.MustExec("ip", "neighbor", "del", b.addr, "dev", "eth0")
+	n.waitMesh("m0", a, b)
+	if err := pingAll(a, b); err != nil {
+		t.Error(err)
+	}
+}
