@@ -2,6 +2,7 @@ package tunnel
 
 import (
 	"fmt"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -14,7 +15,9 @@ const askPort = 9
 // packet in bytes. It is the MTU of the route, or less where a router told the
 // kernel so (ICMP fragmentation needed, packet too big).
 //
-// A UDP socket that is connected once more looks the route up anew.
+// A UDP socket that is connected once more looks the route up anew; disconnected
+// before, it forgets the source address of the route that it had, which the host may
+// not have any more (connect(2), AF_UNSPEC).
 func (p *Port) PathMTU() (int, error) {
 	e := p.e
 	e.mu.Lock()
@@ -43,6 +46,10 @@ func (p *Port) askLocked() (int, error) {
 			return 0, err
 		}
 		e.asker = fd
+	}
+	unspecified := unix.RawSockaddr{Family: unix.AF_UNSPEC}
+	if _, _, e := unix.RawSyscall(unix.SYS_CONNECT, uintptr(e.asker), uintptr(unsafe.Pointer(&unspecified)), unix.SizeofSockaddrInet4); e != 0 {
+		return 0, e
 	}
 	port := p.config.DstPort
 	if port == 0 {

@@ -79,3 +79,33 @@ func TestRouterSaysTooBig(t *testing.T) {
 		})
 	}
 }
+
+// TestRenumbered gives a host another address while its endpoint is open:
+//
+//	a eth0 192.0.2.1/24, later 192.0.2.3/24 ── eth0 192.0.2.2/24 b
+func TestRenumbered(t *testing.T) {
+	l := lab.New(t)
+	a, b := l.Host("a"), l.Host("b")
+	l.Wire(a.Namespace, "eth0", "192.0.2.1/24", b.Namespace, "eth0", "192.0.2.2/24")
+	err := a.Do(func() error {
+		e, err := Open(EndpointConfig{Kind: VXLAN, Local: netip.IPv4Unspecified()})
+		if err != nil {
+			return err
+		}
+		defer e.Close()
+		p, err := e.NewPort(PortConfig{Remote: netip.MustParseAddr("192.0.2.2"), DF: true})
+		if err != nil {
+			return err
+		}
+		if _, err := p.PathMTU(); err != nil {
+			return err
+		}
+		a.MustExec("ip", "addr", "add", "192.0.2.3/25", "dev", "eth0")
+		a.MustExec("ip", "addr", "del", "192.0.2.1/24", "dev", "eth0")
+		_, err = p.PathMTU()
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
