@@ -77,12 +77,7 @@ func (r *reconciler) tunnelsChangedLocked(moved bool, now time.Time) {
 	t := r.tunnels
 	t.dirtyMu.Lock()
 	dirty, names := t.dirty, t.names
-	if len(dirty) > 0 {
-		t.dirty = map[string]bool{}
-	}
-	if len(names) > 0 {
-		t.names = map[string]bool{}
-	}
+	t.dirty, t.names = map[string]bool{}, map[string]bool{}
 	t.dirtyMu.Unlock()
 	for name := range dirty {
 		if p := r.ports[name]; p != nil && p.tunnel != nil {
