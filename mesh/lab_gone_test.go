@@ -101,9 +101,12 @@ func TestLabHostGone(t *testing.T) {
 			for _, s := range between {
 				s.stop(t)
 			}
+			to.end()
+			from.end()
 			if err := pingAll(n.hosts...); err != nil {
 				t.Error(err)
 			}
+			n.settled()
 		})
 	}
 }
@@ -215,6 +218,7 @@ func TestLabFlappingLink(t *testing.T) {
 		short, time.Since(mended).Round(time.Millisecond), len(told.of("bfd-down", ""))-downs)
 
 	between.stop(t)
+	to.end()
 	if err := pingAll(n.hosts...); err != nil {
 		t.Error(err)
 	}

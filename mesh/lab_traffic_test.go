@@ -22,7 +22,7 @@ import (
 type stream struct {
 	name     string
 	from, to *net.UDPConn
-	stop_    chan struct{}
+	quit     chan struct{}
 	done     sync.WaitGroup
 
 	sent    atomic.Uint64
@@ -38,7 +38,7 @@ const maxStream = 1 << 17
 func (n *labMesh) startStream(from, to *lab.Container, every time.Duration) *stream {
 	n.t.Helper()
 	know(from, to)
-	s := &stream{name: from.Name + " to " + to.Name, stop_: make(chan struct{}), seen: make([]uint8, maxStream), started: time.Now()}
+	s := &stream{name: from.Name + " to " + to.Name, quit: make(chan struct{}), seen: make([]uint8, maxStream), started: time.Now()}
 	err := to.Do(func() (err error) {
 		s.to, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(to.IPs[0], 0)))
 		if err == nil {
@@ -62,7 +62,7 @@ func (n *labMesh) startStream(from, to *lab.Container, every time.Duration) *str
 		buf := make([]byte, 200)
 		for {
 			select {
-			case <-s.stop_:
+			case <-s.quit:
 				return
 			case <-tick.C:
 			}
@@ -126,12 +126,17 @@ func (s *stream) hears(t *testing.T, since time.Time) time.Time {
 	return at
 }
 
+// end ends the stream, whatever was lost.
+func (s *stream) end() {
+	close(s.quit)
+	s.to.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
+	s.done.Wait()
+}
+
 // stop ends the stream and wants every datagram to have come once.
 func (s *stream) stop(t *testing.T) {
 	t.Helper()
-	close(s.stop_)
-	s.to.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
-	s.done.Wait()
+	s.end()
 	var lost, doubled []int
 	sent := int(s.sent.Load())
 	for i, times := range s.seen[:sent] {
@@ -152,7 +157,7 @@ func few(all []int) []int { return all[:min(len(all), 20)] }
 
 // bytes of TCP that are compared, one transfer after the other, until stop.
 type transfers struct {
-	stop_ chan struct{}
+	quit  chan struct{}
 	err   chan error
 	total int
 }
@@ -164,11 +169,11 @@ func (n *labMesh) startTransfers(from, to *lab.Container) *transfers {
 	if err != nil {
 		n.t.Fatal(err)
 	}
-	x := &transfers{stop_: make(chan struct{}), err: make(chan error, 1)}
+	x := &transfers{quit: make(chan struct{}), err: make(chan error, 1)}
 	go func() { // ends with stop, or with the connection, which the lab closes
 		for {
 			select {
-			case <-x.stop_:
+			case <-x.quit:
 				x.err <- nil
 				return
 			default:
@@ -186,7 +191,7 @@ func (n *labMesh) startTransfers(from, to *lab.Container) *transfers {
 
 func (x *transfers) stop(t *testing.T) {
 	t.Helper()
-	close(x.stop_)
+	close(x.quit)
 	if err := <-x.err; err != nil {
 		t.Errorf("TCP: %v", err)
 	}
