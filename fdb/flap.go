@@ -40,10 +40,16 @@ func (f *FDB) countMoveLocked(k Key, from, to Port, now uint32) (home Port, flap
 	}
 	// Learned anew elsewhere meanwhile, or at rest for a while: a new row. A
 	// clock that is a little behind counts into the second that has begun.
+	//
+	// A loop that somebody else cuts in time leaves a MAC where it was not at
+	// home, with too few moves to be held. The station's next frame brings it
+	// back, and the loop's copies follow: home is where it was brought back to.
 	gap := int32(now - r.second)
 	switch {
-	case !ok || r.at != from || gap > 1:
+	case !ok || r.at != from || gap > 1 && to != r.home:
 		r = run{home: from, second: now}
+	case gap > 1:
+		r = run{home: to, second: now}
 	case gap == 1:
 		r.second, r.moves = now, 0
 	}

@@ -54,7 +54,12 @@ func (o *oracle) flaps(e Entry, p Port, now uint32) (refused bool) {
 	if n := len(row); n > 0 {
 		last := row[n-1]
 		switch {
-		case last.to != e.Port || int32(now-last.second) > 1:
+		case last.to != e.Port:
+			row = nil
+		case int32(now-last.second) > 1:
+			if p == row[0].from {
+				m.from = p // back home
+			}
 			row = nil
 		case int32(now-last.second) < 0:
 			m.second = last.second
