@@ -26,6 +26,7 @@ type run struct {
 	at     Port   // where the last move took it
 	second uint32 // in which moves are counted now
 	moves  int    // in that second
+	again  bool   // it has more than one move
 }
 
 // countMoveLocked counts a move of k, which is about to be made. If it is one
@@ -41,17 +42,20 @@ func (f *FDB) countMoveLocked(k Key, from, to Port, now uint32) (home Port, flap
 	// Learned anew elsewhere meanwhile, or at rest for a while: a new row. A
 	// clock that is a little behind counts into the second that has begun.
 	//
-	// A loop that somebody else cuts in time leaves a MAC where it was not at
-	// home, with too few moves to be held. The station's next frame brings it
-	// back, and the loop's copies follow: home is where it was brought back to.
+	// A loop that another bridge cuts in time leaves a MAC astray, after too few
+	// moves to be held. The station's next frame brings it back, and the loop's
+	// copies follow. A MAC that moved once is one that moved house.
 	gap := int32(now - r.second)
+	rests := ok && gap > 1
 	switch {
-	case !ok || r.at != from || gap > 1 && to != r.home:
-		r = run{home: from, second: now}
-	case gap > 1:
+	case rests && r.at == from && r.home == to && r.again:
 		r = run{home: to, second: now}
+	case !ok || r.at != from || rests:
+		r = run{home: from, second: now}
 	case gap == 1:
-		r.second, r.moves = now, 0
+		r.second, r.moves, r.again = now, 0, true
+	default:
+		r.again = true
 	}
 	r.at = to
 	r.moves++
