@@ -291,9 +291,9 @@ func (f *Frame) Check() error {
 type Out struct {
 	F   *Frame
 	Tag Tag
-	// Copy says that it is a mirror's: its sender is told nothing of what becomes
-	// of it.
-	Copy bool
+	// Quiet says that the frame's sender is told nothing when it does not fit: it is
+	// a mirror's copy, or one of a flood, where another may arrive.
+	Quiet bool
 }
 
 // WireLen returns the length on the wire in bytes, tag included, without FCS.

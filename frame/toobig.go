@@ -63,12 +63,15 @@ const (
 // No answer goes (RFC 1812 section 4.3.2.7, RFC 4443 section 2.4) to
 //   - what is not IP, does not parse, or has a wrong IPv4 header checksum,
 //   - an ICMP error, or a fragment that is not the first,
-//   - an IPv4 packet that may be fragmented, since it asks for no answer,
 //   - multicast or broadcast, by MAC or IP address (RFC 4443 would have one, but it
 //     could not come from the packet's destination),
 //   - a source that is no single host: unspecified, loopback, multicast,
 //
 // nor with an mtu that is no valid one, below 68 or 1280.
+//
+// An IPv4 packet that may be fragmented is answered, where a router would fragment
+// it: a switch cannot, and Linux learns the path's MTU from any answer. A datagram of
+// 3000 bytes leaves a container of MTU 1500 in such fragments.
 //
 // f may be a super-frame, and its checksum partial: it is quoted as it is, with the
 // length of the whole in its IP header. The sender's stack finds the socket by
@@ -151,9 +154,6 @@ func putICMP(p []byte, kind, code uint8, mtu int, quote []byte) []byte {
 // in b. The header checksum of a super-frame need not be filled in: see Finish.
 func answerableIPv4(b []byte, l *Layout, super bool) bool {
 	ip := b[l.L3:l.End]
-	if binary.BigEndian.Uint16(ip[ipv4Fragment:])&ipv4DontFragment == 0 {
-		return false
-	}
 	if !super && Sum(ip[:ipv4HeaderLen(ip[0])], 0) != 0xffff {
 		return false
 	}

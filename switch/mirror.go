@@ -144,9 +144,9 @@ func (s *Switch) startMirrorLocked(m *mirror) {
 
 // mirror gives each mirror in set its copy of the frame.
 func (w *worker) mirror(br *bridgeView, in *portView, f *frame.Frame, vid uint16, tag frame.Tag, set mirrorSet, depth int) {
-	was := w.copying // a copy that went through a patch may be copied there
-	w.copying = true
-	defer func() { w.copying = was }()
+	was := w.quiet // a copy that went through a patch may be copied there
+	w.quiet = true
+	defer func() { w.quiet = was }()
 	var done uint64
 	for mask := set.in | set.out; mask != 0; mask &= mask - 1 {
 		bit := bits.TrailingZeros64(mask)

@@ -117,6 +117,8 @@ func (w *worker) unicast(in, out *portView, f *frame.Frame, vid uint16, tag fram
 // flood stages the frame for every port in its VLAN that is up, but for the one
 // it came in by and those of its group. It returns how many those are, and why when there are none.
 func (w *worker) flood(br *bridgeView, in *portView, f *frame.Frame, vid uint16, tag frame.Tag, depth int, copies *mirrorSet) (outputs int, why Reason) {
+	was := w.quiet
+	w.quiet = true
 	for _, out := range br.ports {
 		if out == in || out.group != 0 && out.group == in.group || !out.vlan.member(vid) || !out.up() {
 			continue
@@ -125,6 +127,7 @@ func (w *worker) flood(br *bridgeView, in *portView, f *frame.Frame, vid uint16,
 		copies.add(out)
 		outputs++
 	}
+	w.quiet = was
 	return outputs, DropNoPort
 }
 

@@ -46,6 +46,9 @@ const (
 	DropRingFull
 	DropQueueFull
 	DropRejected
+	DropDenied
+	DropControl
+	DropUnreachable
 	DropSendError
 	DropPortRemoved
 	DropCaptureRing
@@ -85,6 +88,9 @@ var reasons = [numReasons]struct{ name, help string }{
 	DropRingFull:       {"tx-ring-full", "the port's transmit ring was full: its interface is slower than what is sent to it; raise tx-ring, or slow the sender"},
 	DropQueueFull:      {"tx-queue-full", "the interface's own queue, or its peer's backlog, was full (ENOBUFS); raise its txqueuelen or net.core.netdev_max_backlog"},
 	DropRejected:       {"tx-rejected", "the kernel refused the frame: it, or its offload state, makes no sense to it"},
+	DropDenied:         {"tx-denied", "a firewall rule of this host (nftables or iptables, OUTPUT) refused the tunnel's packet"},
+	DropControl:        {"tunnel-control", "a BFD frame as a tunnel's own session sends it, from a port: a container may not speak for the host"},
+	DropUnreachable:    {"tx-unreachable", "this host has no route to the tunnel's other end, or nobody there answers ARP: look at ip route get and tunnel show"},
 	DropSendError:      {"tx-error", "sending failed for another reason; the daemon's log at level debug names it"},
 	DropPortRemoved:    {"port-removed", "the frame waited in the transmit ring of a port that was removed"},
 	DropCaptureRing:    {"capture-ring-full", "a capture file's ring was full: the disk is slower than the traffic; use snaplen, or mirror less"},
@@ -128,6 +134,12 @@ func sendReason(errno unix.Errno) Reason {
 		return DropPortDown // EIO and EBADFD are what a TAP says
 	case unix.ENOBUFS:
 		return DropQueueFull
+	case unix.EPERM:
+		return DropDenied
+	case unix.EPROTO: // what a tunnel says
+		return DropControl
+	case unix.ENETUNREACH, unix.EHOSTUNREACH:
+		return DropUnreachable
 	case unix.EINVAL, unix.ENOMEM: // ENOMEM: the kernel's own segmentation refused it
 		return DropRejected
 	}

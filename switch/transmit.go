@@ -53,7 +53,7 @@ func (r *outRing) push(o frame.Out) {
 // stage notes that the frame leaves by out with tag, when the batch is through.
 func (w *worker) stage(out *portView, f *frame.Frame, tag frame.Tag) {
 	q := w.txQueue(out)
-	q.staged[q.n] = frame.Out{F: f, Tag: tag, Copy: w.copying}
+	q.staged[q.n] = frame.Out{F: f, Tag: tag, Quiet: w.quiet}
 	q.n++
 	q.tunnelled = q.tunnelled || f.Tunnelled
 	if !q.dirty {
@@ -124,7 +124,7 @@ func (w *worker) fitting(q *txQueue) []frame.Out {
 		}
 		if length > longest && (q.port.tunnel || length > longest+o.F.InnerTagLen()) {
 			w.drop(q.port, DropMTU)
-			if q.port.tunnel && !o.Copy && !q.port.mirrorOutput {
+			if q.port.tunnel && !o.Quiet && !q.port.mirrorOutput {
 				w.answerTooBig(&o, mtu)
 			}
 			continue

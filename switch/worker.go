@@ -36,7 +36,7 @@ type worker struct {
 	buffers   int // of the pool
 	batch     *frame.Batch
 	vectors   frame.Vectors
-	copying   bool       // what is staged is a mirror's copy
+	quiet     bool       // what is staged is a copy: see frame.Out
 	tx        []*txQueue // by port id; made at the first frame
 	dirty     []*txQueue // with frames staged
 	finished  []frame.Out
@@ -52,7 +52,8 @@ type slot struct {
 	fd     int
 	events uint32
 	rx     *rxQueue
-	tx     *txQueue // the first of those that wait for it to be writable
+	// Those that wait for it to be writable, the first to be served first.
+	tx, txLast *txQueue
 }
 
 // rxQueue is one receive queue: of a port, or of an endpoint, whose frames say
@@ -155,12 +156,9 @@ func (w *worker) run() {
 				mail = true
 				continue
 			}
-			if ev.Events&unix.EPOLLOUT != 0 {
-				for q := w.slots[ev.Fd].tx; q != nil; {
-					next := q.next // drain may take q off the list
-					w.drain(q)
-					q = next
-				}
+			// EPOLLERR alone may be an error that waits in a socket that has room.
+			if ev.Events&(unix.EPOLLOUT|unix.EPOLLERR) != 0 {
+				w.writable(int(ev.Fd))
 			}
 			if q := w.slots[ev.Fd].rx; ev.Events&^unix.EPOLLOUT != 0 && q != nil && w.read(q) {
 				more = true
@@ -168,6 +166,19 @@ func (w *worker) run() {
 		}
 		if mail {
 			w.readMail()
+		}
+	}
+}
+
+// writable sends what waits for slot s. One that filled its device again goes to the
+// end of those that wait, so that each has its turn.
+func (w *worker) writable(s int) {
+	for q := w.slots[s].tx; q != nil; q = w.slots[s].tx {
+		w.drain(q)
+		if q.armed == s {
+			w.unlink(q)
+			w.link(q, s)
+			return
 		}
 	}
 }
@@ -364,10 +375,37 @@ func (w *worker) arm(q *txQueue) error {
 	if err := w.watch(s, w.slots[s].events|unix.EPOLLOUT); err != nil {
 		return err
 	}
-	q.armed = s
-	q.next = w.slots[s].tx
-	w.slots[s].tx = q
+	w.link(q, s)
 	return nil
+}
+
+// link puts q at the end of those that wait for slot s.
+func (w *worker) link(q *txQueue, s int) {
+	q.armed = s
+	if last := w.slots[s].txLast; last != nil {
+		last.next = q
+	} else {
+		w.slots[s].tx = q
+	}
+	w.slots[s].txLast = q
+}
+
+// unlink takes q off those that wait.
+func (w *worker) unlink(q *txQueue) {
+	s := &w.slots[q.armed]
+	var before *txQueue
+	for at := s.tx; at != q; at = at.next {
+		before = at
+	}
+	if before != nil {
+		before.next = q.next
+	} else {
+		s.tx = q.next
+	}
+	if s.txLast == q {
+		s.txLast = before
+	}
+	q.armed, q.next = 0, nil
 }
 
 // disarm ends that.
@@ -375,17 +413,11 @@ func (w *worker) disarm(q *txQueue) {
 	if q.armed == 0 {
 		return
 	}
-	s := &w.slots[q.armed]
-	for at := &s.tx; *at != nil; at = &(*at).next {
-		if *at == q {
-			*at = q.next
-			break
-		}
+	s := q.armed
+	w.unlink(q)
+	if w.slots[s].tx == nil {
+		w.watch(s, w.slots[s].events&^unix.EPOLLOUT)
 	}
-	if s.tx == nil {
-		w.watch(q.armed, s.events&^unix.EPOLLOUT)
-	}
-	q.armed, q.next = 0, nil
 }
 
 // slotFor returns the slot of descriptor fd, a new one if it has none.

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -39,10 +40,11 @@ type Endpoint struct {
 	// gsoRefused counts ports for which the kernel refused UDP_SEGMENT.
 	gsoRefused atomic.Uint64
 
-	mu      sync.Mutex // for sets and senders to be made, and asker
-	asker   int        // socket that asks for path MTUs; -1: none yet
-	control sync.Mutex // for WriteControl
-	scratch []byte     // of WriteControl
+	mu         sync.Mutex // for sets and senders to be made, and asker
+	asker      int        // socket that asks for path MTUs; -1: none yet
+	control    sync.Mutex // for WriteControl
+	scratch    []byte     // of WriteControl
+	controller int        // socket of WriteControl; -1: none yet
 }
 
 // Open opens an endpoint. Its errors say who or what is in the way.
@@ -55,7 +57,7 @@ func Open(c EndpointConfig) (*Endpoint, error) {
 	if c.RxBuffer == 0 {
 		c.RxBuffer = DefaultRxBuffer
 	}
-	e := &Endpoint{config: c, name: c.name(), claim: -1, asker: -1}
+	e := &Endpoint{config: c, name: c.name(), claim: -1, asker: -1, controller: -1}
 	if err := e.open(); err != nil {
 		e.Close()
 		return nil, fmt.Errorf("open tunnel endpoint %s: %w", e.name, err)
@@ -195,6 +197,10 @@ func (e *Endpoint) Close() error {
 		}
 	}
 	shut(e.asker)
+	e.control.Lock()
+	defer e.control.Unlock()
+	shut(e.controller)
+	e.controller = closed
 	shut(e.claim) // last: now another daemon may have it
 	e.asker, e.claim = -1, -1
 	return first
@@ -278,6 +284,42 @@ func (e *Endpoint) openSender(which int) (int, error) {
 		return -1, fmt.Errorf("set send buffer to %d bytes: %w", txBuffer, err)
 	}
 	return fd, nil
+}
+
+// closed is the controller of an endpoint that is closed: no other is opened.
+const closed = -2
+
+// controlPriority is TC_PRIO_INTERACTIVE, linux/pkt_sched.h: what pfifo_fast and
+// others send first, and the highest that anybody may ask for (socket(7)).
+const controlPriority = 6
+
+// openController opens the socket that control frames are sent by, so that they find
+// room when the data's sockets are full.
+func (e *Endpoint) openController() (int, error) {
+	fd, err := e.openSender(0)
+	if err != nil {
+		return -1, err
+	}
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PRIORITY, controlPriority); err != nil {
+		unix.Close(fd)
+		return -1, fmt.Errorf("set SO_PRIORITY to %d: %w", controlPriority, err)
+	}
+	return fd, nil
+}
+
+// drainErrors empties the error queue of a full socket that has one: IPV6_RECVERR
+// keeps it, and until it is empty the socket polls as if it wanted something. What it
+// says the kernel has taken note of.
+func (e *Endpoint) drainErrors(fd int) {
+	if e.config.Kind != GRE || !e.config.Local.Is6() {
+		return
+	}
+	var h unix.Msghdr
+	for range 64 {
+		if _, _, errno := unix.RawSyscall(unix.SYS_RECVMSG, uintptr(fd), uintptr(unsafe.Pointer(&h)), unix.MSG_ERRQUEUE|unix.MSG_DONTWAIT); errno != 0 {
+			return
+		}
+	}
 }
 
 // growSenders sees to it that there are senders for n workers.

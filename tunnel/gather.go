@@ -10,6 +10,9 @@ import (
 // begun to go out before.
 func (s *sender) super(o *frame.Out, i int) unix.Errno {
 	seg := &s.segmenter
+	if s.port.forged(o.F.Bytes()) {
+		return unix.EPROTO
+	}
 	if seg.Start(o.F) != nil {
 		return unix.EINVAL
 	}
@@ -46,6 +49,9 @@ func (s *sender) super(o *frame.Out, i int) unix.Errno {
 func (s *sender) single(o *frame.Out) unix.Errno {
 	p := s.port
 	b := o.F.Bytes()
+	if p.forged(b) {
+		return unix.EPROTO
+	}
 	mtu := p.clampTo()
 	clamp := mtu > 0 && len(b) <= longestCopy && maySYN(b)
 	need := headRoom
@@ -65,6 +71,10 @@ func (s *sender) single(o *frame.Out) unix.Errno {
 		// In a copy, as other outputs may share the frame.
 		n = copy(s.arena[at:], b)
 		whole := s.arena[at : at+n]
+		mtu -= tagsLen(b)
+		if o.Tag.Present() {
+			mtu -= frame.TagLen
+		}
 		frame.ClampMSS(whole, mtu, o.F.Flags&frame.NeedsCsum != 0)
 		if frame.Finish(whole, &o.F.Offload) != nil {
 			return unix.EINVAL
@@ -83,6 +93,10 @@ func (s *sender) single(o *frame.Out) unix.Errno {
 	s.datagram(p.socket(b), o.Tag, n, rest, tos, hops, true)
 	return 0
 }
+
+// forged tells whether the inner frame b is one that the far end would take for the
+// port's own BFD: somebody behind the switch wants to speak for it.
+func (p *Port) forged(b []byte) bool { return p.config.Control != nil && isBFD(b) }
 
 // socket returns the socket that the flow of the inner frame b leaves by.
 func (p *Port) socket(b []byte) int {
@@ -183,6 +197,7 @@ func (s *sender) flush() unix.Errno {
 		}
 		if errno == unix.EAGAIN {
 			s.full = fd
+			s.port.e.drainErrors(fd)
 		}
 	}
 	for i := range s.datagrams[:sent] {
@@ -248,7 +263,8 @@ func (s *sender) split(m *message, why unix.Errno) (int, unix.Errno) {
 		h.SetControllen(controlLen)
 	}
 	n, errno := s.run(m.fd, s.ones[:m.count])
-	if n > 0 && why != unix.EMSGSIZE && s.port.gsoless.CompareAndSwap(false, true) {
+	// Where routers may fragment EINVAL may be of the MTU, too.
+	if n > 0 && why != unix.EMSGSIZE && (why != unix.EINVAL || s.port.config.DF) && s.port.gsoless.CompareAndSwap(false, true) {
 		s.port.e.gsoRefused.Add(1)
 	}
 	return n, errno

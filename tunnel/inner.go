@@ -61,6 +61,20 @@ func ipHeader(b []byte) (ip []byte, version int) {
 	return nil, 0
 }
 
+// tagsLen returns how many bytes the tags in b take, of which up to two are looked
+// at. An IP packet behind them must be so much shorter than one without.
+func tagsLen(b []byte) (n int) {
+	for n < 2*frame.TagLen && len(b) >= frame.AddrLen+n+2 {
+		switch binary.BigEndian.Uint16(b[frame.AddrLen+n:]) {
+		case frame.TPID8021Q, frame.TPID8021AD:
+			n += frame.TagLen
+		default:
+			return n
+		}
+	}
+	return n
+}
+
 // ttl returns the TTL or hop limit of the IP packet in b, 0 if it is none.
 func ttl(b []byte) uint8 {
 	switch ip, version := ipHeader(b); version {
@@ -108,24 +122,10 @@ func congestion(outer uint8, b []byte) bool {
 		}
 	case ecnECT1:
 		if ds, ok := frame.DS(b); ok && ds&ecnMask == ecnECT0 {
-			setECT1(b)
+			frame.SetECT1(b)
 		}
 	}
 	return true
-}
-
-// setECT1 turns ECT(0) of the IP packet in b into ECT(1).
-func setECT1(b []byte) {
-	switch ip, version := ipHeader(b); version {
-	case 4:
-		ip[ipv4DS] ^= ecnECT0 ^ ecnECT1
-		// The word went down by one, so the complement of the sum goes up by one
-		// (RFC 1624).
-		sum := uint32(binary.BigEndian.Uint16(ip[ipv4Checksum:])) + ecnECT0 - ecnECT1
-		binary.BigEndian.PutUint16(ip[ipv4Checksum:], uint16(sum+sum>>16))
-	case 6:
-		ip[1] ^= (ecnECT0 ^ ecnECT1) << 4
-	}
 }
 
 // The address and port of BFD as OVS sends it over tunnels (lib/bfd.c).

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"time"
 	"unsafe"
@@ -89,7 +90,10 @@ type Port struct {
 	heard   atomic.Int64  // Unix nanoseconds
 	gsoless atomic.Bool   // the kernel refused UDP_SEGMENT
 	seq     atomic.Uint32 // of the next frame
-	stats   struct {
+	// numbering is held from numbering frames until they are sent, with Seq. After
+	// Endpoint.control.
+	numbering sync.Mutex
+	stats     struct {
 		rxControl, txControl, options, gaps, late, tooBig atomic.Uint64
 	}
 	expect atomic.Uint64 // sequence number of the next frame to come, plus 1<<32; 0: none came
@@ -308,20 +312,34 @@ func (p *Port) outer(b []byte) (tos, hops uint8) {
 }
 
 // WriteControl sends the Ethernet frame b to the remote, for BFD. It is not counted
-// as a frame of the port. It may be called from any goroutine, and does not wait.
+// as a frame of the port. It may be called from any goroutine, and does not wait for
+// data: it has a socket of its own, of the highest priority that a queue may heed.
 func (p *Port) WriteControl(b []byte) error {
 	e := p.e
 	tos, hops := p.outer(b)
 	e.control.Lock()
 	defer e.control.Unlock()
+	switch e.controller {
+	case closed:
+		return fmt.Errorf("send control frame to %s: the endpoint is closed", p.config.Remote)
+	case -1:
+		fd, err := e.openController()
+		if err != nil {
+			return fmt.Errorf("open socket for control frames: %w", err)
+		}
+		e.controller = fd
+	}
+	if p.flags&greHasSequence != 0 {
+		p.numbering.Lock()
+		defer p.numbering.Unlock()
+	}
 	e.scratch = append(e.scratch[:0], make([]byte, greMax)[:p.header]...)
 	e.scratch = append(e.scratch, b...)
 	p.putHeader(e.scratch)
 	p.sum(e.scratch[:p.header], b)
 	var control [sendControl]byte
 	n := putControl(&control, e.config.Local.Is6(), tos, hops, 0)
-	fd := p.fds[frame.FlowHash(b)%uint32(len(p.fds))]
-	if err := unix.Sendmsg(fd, e.scratch, control[:n], p.sa, unix.MSG_DONTWAIT); err != nil {
+	if err := unix.Sendmsg(e.controller, e.scratch, control[:n], p.sa, unix.MSG_DONTWAIT); err != nil {
 		return fmt.Errorf("send control frame to %s: %w", p.config.Remote, err)
 	}
 	p.stats.txControl.Add(1)

@@ -61,7 +61,7 @@ type queue struct {
 
 	// The port that the last segment was of, during one Recv.
 	port *Port
-	now  int64 // Unix nanoseconds, of this Recv; 0: not asked for yet
+	now  int64 // Unix nanoseconds, when the messages came
 
 	coalescer frame.Coalescer
 }
@@ -125,7 +125,7 @@ func (q *queue) missed() uint64 {
 // messages that it has read may be left, of which epoll knows nothing: call again.
 func (e *Endpoint) Recv(index int, b *frame.Batch, limit int) (int, unix.Errno) {
 	q := e.queues[index]
-	q.port, q.now = nil, 0
+	q.port = nil
 	b.N = 0
 	var errno unix.Errno
 	for bytes, calls := 0, 0; b.N < limit; {
@@ -163,6 +163,7 @@ func (q *queue) receive() unix.Errno {
 		return e
 	}
 	q.n = int(n)
+	q.now = time.Now().UnixNano()
 	return 0
 }
 
@@ -170,9 +171,6 @@ func (q *queue) receive() unix.Errno {
 func (q *queue) message() int {
 	i := q.at
 	q.at++
-	if q.now == 0 {
-		q.now = time.Now().UnixNano()
-	}
 	m := &q.msgs[i]
 	n := int(m.Len)
 	b := q.arena[i*rxStride : i*rxStride+min(n, rxBuffer)]
@@ -307,8 +305,9 @@ func (q *queue) segment(b *frame.Batch) {
 		h.fault = frame.FaultECN
 	}
 	if h.fault == frame.FaultNone {
-		if mtu := p.clampTo(); mtu > 0 {
-			frame.ClampMSS(inner, mtu, false)
+		if mtu := p.clampTo(); mtu > 0 && maySYN(inner) {
+			_, partial := unfinished(inner, mtu)
+			frame.ClampMSS(inner, mtu-tagsLen(inner), partial)
 		}
 		if q.coalescer.Join(inner, port) {
 			return

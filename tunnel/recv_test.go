@@ -5,7 +5,9 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
+	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -53,7 +55,7 @@ func TestECT1(t *testing.T) {
 		binary.BigEndian.PutUint16(ip[4:], uint16(id))
 		binary.BigEndian.PutUint16(ip[10:], 0)
 		binary.BigEndian.PutUint16(ip[10:], ^naiveSum(ip))
-		setECT1(b)
+		frame.SetECT1(b)
 		if naiveSum(ip) != 0xffff || ip[1] != ecnECT1 {
 			t.Fatalf("%x sums to %#x", ip, naiveSum(ip))
 		}
@@ -104,6 +106,17 @@ func TestControl(t *testing.T) {
 			if err := r.a.send(r.a.frames(other)); err != nil {
 				return err
 			}
+			// Nobody behind b may speak for b's session, tagged or in segments.
+			tagged := append(append(bytes.Clone(bfdFrame()[:12]), 0x81, 0, 0, 7), bfdFrame()[12:]...)
+			long := inner{payload: 96, gso: 24}
+			super := r.b.out(long)
+			copy(super.F.Bytes(), bfdMAC[:])
+			binary.BigEndian.PutUint16(super.F.Bytes()[14+20+2:], bfdPort)
+			for i, o := range append(r.b.frames(bfdFrame(), tagged), super) {
+				if n, errno := r.b.p.Send(0, &r.b.v, []frame.Out{o}); n != 0 || errno != unix.EPROTO {
+					return fmt.Errorf("%s: forged frame %d: %d went out, %v", k.name, i, n, errno)
+				}
+			}
 			if err := r.b.p.WriteControl(bfdFrame()); err != nil {
 				return err
 			}
@@ -145,7 +158,11 @@ func TestCursor(t *testing.T) {
 			}
 			var all [][]byte
 			for {
+				r.b.p.heard.Store(0)
 				n, errno := r.b.e.Recv(0, r.b.batch, limit)
+				if n > 0 && time.Since(r.b.p.LastHeard()) > time.Minute {
+					return fmt.Errorf("limit %d: last heard %v", limit, r.b.p.LastHeard())
+				}
 				for _, f := range r.b.batch.Frames[:n] {
 					all = append(all, bytes.Clone(f.Bytes()))
 				}
@@ -227,6 +244,45 @@ func TestSequence(t *testing.T) {
 			t.Errorf("%v: %d gaps, %d late; want %d, %d", c.seqs, s.Gaps, s.Late, c.gaps, c.late)
 		}
 	}
+}
+
+// TestSequenceOverWorkers: frames that two workers send by one port arrive in the order
+// of their numbers.
+func TestSequenceOverWorkers(t *testing.T) {
+	space(t, 1500, func() error {
+		r, err := newRig(rigConfig{kind: GRE, port: func(c *PortConfig) { c.Seq, c.Workers = true, 2 }})
+		if err != nil {
+			return err
+		}
+		defer r.close()
+		const rounds, each = 200, 16
+		var sending sync.WaitGroup
+		pools := [2]*frame.Pool{r.a.pool, r.b.pool}
+		for w := range 2 {
+			x := &end{p: r.a.p, pool: pools[w]}
+			outs := []frame.Out{}
+			for i := range each {
+				outs = append(outs, x.out(inner{sport: uint16(i), payload: 40}))
+			}
+			sending.Go(func() {
+				for range rounds {
+					for at := 0; at < each; {
+						n, errno := r.a.p.Send(w, &x.v, outs[at:])
+						if at += n; errno != 0 && errno != unix.EAGAIN {
+							t.Errorf("worker %d: %v", w, errno)
+							return
+						}
+					}
+				}
+			})
+		}
+		_, err = r.b.receiveN(2 * rounds * each)
+		sending.Wait()
+		if s := r.b.p.Stats(); s.Late != 0 || err != nil {
+			return fmt.Errorf("%d frames came late, %v", s.Late, err)
+		}
+		return nil
+	})
 }
 
 // TestDamage flips bits of what is under way: what is damaged either does not arrive,

@@ -137,6 +137,12 @@ func (p *Port) Send(worker int, _ *frame.Vectors, out []frame.Out) (int, unix.Er
 	if len(out) == 0 {
 		return 0, 0
 	}
+	if p.flags&greHasSequence != 0 {
+		// The one lock on the frame path that is held across a system call: numbers
+		// must leave in order, whichever worker sends.
+		p.numbering.Lock()
+		defer p.numbering.Unlock()
+	}
 	s := (*p.e.senders.Load())[worker]
 	s.port = p
 	s.done, s.part = 0, p.resumed(worker, out[0].F)

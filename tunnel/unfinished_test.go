@@ -74,6 +74,38 @@ func TestUnfinished(t *testing.T) {
 	}
 }
 
+// TestUnfinishedSYN: a SYN whose checksum is left open is clamped, and stays open.
+func TestUnfinishedSYN(t *testing.T) {
+	pool, err := frame.NewPool(frame.MaxBatch + 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	b := frame.NewBatch(pool)
+	for _, tag := range []uint16{0, 7} {
+		p := inner{tcp: true, flags: 0x02, tag: tag, options: []byte{2, 4, 1460 >> 8, 1460 & 0xff}, partial: true}
+		bare, _ := p.build()
+		q := deafQueue(VXLAN) // MTU 1000
+		message := append(unhex(t, "08000000 00002a00"), bare...)
+		q.take(b, message, len(message))
+		f := b.Frames[0]
+		want := 960
+		if tag != 0 {
+			want -= 4
+		}
+		if f.Flags != frame.NeedsCsum || mss(f.Bytes()) != want {
+			t.Errorf("tag %d: MSS %d, want %d; %+v", tag, mss(f.Bytes()), want, f.Offload)
+		}
+		p.options, p.partial = []byte{2, 4, byte(want >> 8), byte(want)}, false
+		finished := wireOf(pool, []got{{b: f.Bytes(), off: f.Offload}})
+		p.tag = 0 // it is in f.Tag
+		if err := equal(finished, [][]byte{p.finished()}); err != nil {
+			t.Errorf("tag %d: %v", tag, err)
+		}
+		b.Renew()
+	}
+}
+
 // TestJoinedChecksum: receive offload leaves the first GRE checksum standing.
 func TestJoinedChecksum(t *testing.T) {
 	pool, err := frame.NewPool(frame.MaxBatch + 64)
