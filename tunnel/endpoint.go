@@ -31,7 +31,9 @@ type Endpoint struct {
 	claim  int // descriptor of the claim
 	queues []*queue
 	demux  demux
-	space  uint64 // GRE: the network namespace, see rawEndpoints
+	space  uint64 // the network namespace, see endpoints
+	// any is the endpoint without a local address, where this one has one.
+	any atomic.Pointer[Endpoint]
 
 	// senders are what the workers send with, by worker.
 	senders atomic.Pointer[[]*sender]
@@ -72,6 +74,27 @@ func (c *EndpointConfig) name() string {
 	return c.Kind.String() + " " + netip.AddrPortFrom(c.Local, c.Port).String()
 }
 
+// any is the same without a local address.
+func (c EndpointConfig) any() EndpointConfig {
+	if c.Local.Is4() {
+		c.Local = netip.IPv4Unspecified()
+	} else {
+		c.Local = netip.IPv6Unspecified()
+	}
+	return c
+}
+
+// find returns the port of a remote address and a key, or nil.
+func (e *Endpoint) find(r peer, key uint32) *Port {
+	p := e.demux.find(r, key)
+	if p == nil {
+		if any := e.any.Load(); any != nil {
+			p = any.demux.find(r, key)
+		}
+	}
+	return p
+}
+
 func (e *Endpoint) open() (err error) {
 	c := &e.config
 	if c.Kind > Geneve {
@@ -80,7 +103,7 @@ func (e *Endpoint) open() (err error) {
 	if !c.Local.IsValid() {
 		return errors.New("no local address")
 	}
-	if e.claim, err = claim(e.name); err != nil {
+	if e.claim, err = claim(c); err != nil {
 		return err
 	}
 	queues := c.Queues
@@ -99,9 +122,7 @@ func (e *Endpoint) open() (err error) {
 		}
 		e.queues = append(e.queues, q)
 	}
-	if c.Kind == GRE {
-		rawEndpoints.add(e)
-	}
+	endpoints.add(e)
 	e.growSenders(c.Queues)
 	return nil
 }
@@ -175,7 +196,7 @@ func (e *Endpoint) SegmentationRefused() uint64 { return e.gsoRefused.Load() }
 func (e *Endpoint) Close() error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	rawEndpoints.remove(e)
+	endpoints.remove(e)
 	var first error
 	shut := func(fd int) {
 		if fd < 0 {

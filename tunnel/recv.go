@@ -244,7 +244,7 @@ func (q *queue) stripIPv4(b []byte, to peer) ([]byte, peer) {
 		to = peer{0, mappedIPv4 | uint64(binary.BigEndian.Uint32(b[ipv4Dst:]))}
 		b = b[max(int(b[0]&0x0f)*4, frame.IPv4MinLen):]
 	}
-	if q.wildcard && rawEndpoints.has(q.e, to) {
+	if q.wildcard && endpoints.hasRaw(q.e, to) {
 		return nil, to
 	}
 	return b, to
@@ -267,7 +267,7 @@ func (q *queue) segment(b *frame.Batch) {
 	}
 	p := q.port
 	if p == nil || p.inKey != h.key || p.peer != q.from {
-		if p = q.e.demux.find(q.from, h.key); p == nil {
+		if p = q.e.find(q.from, h.key); p == nil {
 			q.drop(dropUnknown, h.key)
 			return
 		}

@@ -115,11 +115,32 @@ func zoneID(zone string) uint32 {
 	return ifr.Uint32()
 }
 
-// claim listens on an abstract unix socket that stands for an endpoint: a set of
-// SO_REUSEPORT sockets would let a second daemon of the same user join, and take
-// half of the flows. Abstract names belong to a network namespace, as the ports
-// they stand for do, and go with the process.
-func claim(name string) (fd int, err error) {
+// claim holds an abstract unix socket that stands for an endpoint: a set of
+// SO_REUSEPORT sockets would let a second daemon of the same user join, or an endpoint
+// of another kind, and take half of the flows. Abstract names belong to a network
+// namespace, as the ports they stand for do, and go with the process.
+//
+// An endpoint with a local address takes what is sent there from one without, which
+// is well when that is ours.
+func claim(c *EndpointConfig) (fd int, err error) {
+	if any := c.any(); any.Local != c.Local && !endpoints.has(any) {
+		fd, err := claimName(any.claimName())
+		if err != nil {
+			return -1, fmt.Errorf("%w (with two of them every tunnel of both needs a local_ip)", err)
+		}
+		unix.Close(fd)
+	}
+	return claimName(c.claimName())
+}
+
+func (c *EndpointConfig) claimName() string {
+	if c.Kind == GRE {
+		return c.name()
+	}
+	return "udp " + netip.AddrPortFrom(c.Local, c.Port).String()
+}
+
+func claimName(name string) (fd int, err error) {
 	fd, err = unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return -1, err
@@ -127,7 +148,7 @@ func claim(name string) (fd int, err error) {
 	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: "@vswitch-tunnel-" + name}); err != nil {
 		unix.Close(fd)
 		if errors.Is(err, unix.EADDRINUSE) {
-			return -1, fmt.Errorf("%w: another vswitchd in this network namespace has it", err)
+			return -1, fmt.Errorf("%w: another vswitchd in this network namespace, or a tunnel of another kind, has %s", err, name)
 		}
 		return -1, err
 	}

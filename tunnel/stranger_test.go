@@ -179,6 +179,24 @@ func TestWhatIsInTheWay(t *testing.T) {
 		if err := says(open(VXLAN, "127.0.0.1"), unix.EADDRINUSE, "vxlan 127.0.0.1:4789", "another vswitchd"); err != nil {
 			return err
 		}
+		if err := says((func() error {
+			e, err := Open(EndpointConfig{Kind: Geneve, Local: netip.MustParseAddr("127.0.0.1"), Port: 4789})
+			if err == nil {
+				e.Close()
+			}
+			return err
+		})(), unix.EADDRINUSE, "a tunnel of another kind", "udp 127.0.0.1:4789"); err != nil {
+			return err
+		}
+		// Another process has all addresses.
+		foreign, err := claimName("udp 0.0.0.0:6081")
+		if err != nil {
+			return err
+		}
+		if err := says(open(Geneve, "127.0.0.1"), unix.EADDRINUSE, "every tunnel of both needs a local_ip"); err != nil {
+			return err
+		}
+		unix.Close(foreign)
 		for _, free := range []string{"127.0.0.2", "0.0.0.0", "::"} {
 			if err := open(VXLAN, free); err != nil {
 				return fmt.Errorf("beside another address: %w", err)
@@ -329,6 +347,63 @@ func TestFaults(t *testing.T) {
 			}
 			if c.name == "Geneve, options" && r.b.p.Stats().Options != 2 {
 				return fmt.Errorf("%s: %+v", c.name, r.b.p.Stats())
+			}
+			return nil
+		})
+	}
+}
+
+// TestAnyBehindSpecific: an endpoint with a local address is given what is sent there;
+// what is a port's of the one without an address reaches that port.
+func TestAnyBehindSpecific(t *testing.T) {
+	for _, k := range []rigConfig{{}, {kind: GRE}, {kind: GRE, v6: true}, {kind: Geneve, v6: true}} {
+		space(t, 1500, func() error {
+			r, err := newRig(k)
+			if err != nil {
+				return err
+			}
+			defer r.close()
+			e, err := Open(r.b.e.config.any())
+			if err != nil {
+				return err
+			}
+			remote := r.a.e.config.Local
+			p, err := e.NewPort(PortConfig{Remote: remote, InKey: 43})
+			if err != nil {
+				return err
+			}
+			p.Bind(77)
+			other, err := r.a.e.NewPort(PortConfig{Remote: r.b.e.config.Local, InKey: 43, OutKey: 43, HasOutKey: true, DF: true})
+			if err != nil {
+				return err
+			}
+			send := func(p *Port) error {
+				if n, errno := p.Send(0, &r.a.v, []frame.Out{r.a.out(inner{payload: 50})}); n != 1 {
+					return errno
+				}
+				return nil
+			}
+			for range 2 {
+				if err := errors.Join(send(other), send(r.a.p)); err != nil {
+					return err
+				}
+			}
+			got, err := r.b.receiveN(4)
+			if err != nil {
+				return err
+			}
+			if got[0].port != 77 || got[1].port != 20 || got[2].port != 77 || len(r.b.e.Drops()) != 0 {
+				return fmt.Errorf("%+v: %+v, drops %+v", k, got, r.b.e.Drops())
+			}
+			p.Close()
+			if err := e.Close(); err != nil {
+				return err
+			}
+			if err := errors.Join(send(other), send(r.a.p)); err != nil {
+				return err
+			}
+			if _, err := r.b.receiveN(1); err != nil || len(r.b.e.Drops()) != 1 {
+				return fmt.Errorf("%+v: %v, drops %+v", k, err, r.b.e.Drops())
 			}
 			return nil
 		})
