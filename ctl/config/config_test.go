@@ -307,6 +307,10 @@ func TestValidate(t *testing.T) {
 		{"mesh and port of the same tunnel", br0("  ports: [{name: x, type: geneve, remote_ip: b, dst_port: 7, local_ip: 10.0.0.1}]\n") +
 			"meshes: [{name: m, bridge: br0, type: geneve, port: 7, local_ip: 10.0.0.1, peers: [a, b]}]",
 			`meshes[m].peers: bridges[br0].ports[x] has a tunnel geneve to b with key 0 at port 7 from 10.0.0.1 already: want another host, key, local_ip or UDP port`},
+		{"two kinds on one UDP port", br0("  ports: [{name: x, type: geneve, remote_ip: b, dst_port: 4789, local_ip: 10.0.0.1}]\n") + "meshes: [{name: m, bridge: br0, peers: a}]",
+			`meshes[m]: UDP port 4789 is that of bridges[br0].ports[x], which is geneve: want another for vxlan, or a local_ip for both`},
+		{"two kinds on one UDP port, the first of any address", br0("  ports: [{name: x, type: vxlan, remote_ip: b}, {name: y, type: geneve, remote_ip: 10.0.0.2, dst_port: 4789, local_ip: 10.0.0.1}]\n"),
+			`bridges[br0].ports[y]: UDP port 4789 is that of bridges[br0].ports[x], which is vxlan: want another for geneve, or a local_ip for both`},
 		{"mirror of a mesh's port", br0("  mirrors: [{name: x, select_all: true, output_vlan: 5}]\n") + "meshes: [{name: m, bridge: br0, peers: a}]", ""},
 
 		{"mirror to a file", br0("  mirrors: [{name: m, select_all: true, output_pcap: /tmp/m, snaplen: 96, rotate: 1M, files: 3}]"), ""},

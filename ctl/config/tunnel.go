@@ -221,6 +221,16 @@ type identity struct {
 	key           uint32
 }
 
+// socket is what tunnels of one kind share, and none of another kind can: local is
+// an address, "" for all, or "any" for whichever.
+type socket struct {
+	kind  Object
+	port  uint16
+	local string
+}
+
+var otherOverUDP = map[Object]Object{VXLANPort: GenevePort, GenevePort: VXLANPort}
+
 func (i identity) String() string {
 	s := fmt.Sprintf("%s to %s with key %d", string(i.kind), i.remote, i.key)
 	if i.port != DefaultTunnelPort(i.kind) {
@@ -236,6 +246,24 @@ func (i identity) String() string {
 // have the same packets.
 func (d *Document) checkUniqueTunnels(r *report) {
 	users := make(map[identity]string) // the path of who has it
+	sockets := make(map[socket]string)
+	open := func(id identity, path string) {
+		if other := otherOverUDP[id.kind]; other != "" {
+			first := sockets[socket{other, id.port, ""}]
+			if first == "" && id.local != "" {
+				first = sockets[socket{other, id.port, id.local}]
+			} else if first == "" {
+				first = sockets[socket{other, id.port, "any"}]
+			}
+			if first != "" {
+				r.add(&Error{Path: path, Value: strconv.Itoa(int(id.port)), Message: fmt.Sprintf(
+					"UDP port %d is that of %s, which is %s: want another for %s, or a local_ip for both", id.port, first, string(other), string(id.kind))})
+				return
+			}
+			sockets[socket{id.kind, id.port, id.local}] = path
+			sockets[socket{id.kind, id.port, "any"}] = path
+		}
+	}
 	use := func(id identity, path, at string) {
 		if id.remote == "" {
 			return // was reported
@@ -252,7 +280,9 @@ func (d *Document) checkUniqueTunnels(r *report) {
 		for _, p := range b.Ports {
 			if t, ok := p.Tunnel(); ok {
 				path := portPath(b.Name, p.Name)
-				use(identity{t.Type, p.Options["local_ip"], t.Remote, t.Port, t.InKey}, path, path+".remote_ip")
+				id := identity{t.Type, p.Options["local_ip"], t.Remote, t.Port, t.InKey}
+				open(id, path)
+				use(id, path, path+".remote_ip")
 			}
 		}
 	}
@@ -262,6 +292,7 @@ func (d *Document) checkUniqueTunnels(r *report) {
 			id.port = uint16(m.Options.Int("port"))
 		}
 		id.key = uint32(m.Options.Int("key"))
+		open(id, meshPath(m.Name))
 		for _, id.remote = range m.Peers() {
 			use(id, meshPath(m.Name), meshPath(m.Name)+".peers")
 		}

@@ -83,7 +83,7 @@ func TestMeshOfAPort(t *testing.T) {
 }
 
 // TestUniqueTunnelsAgainstNaive: a document is refused if and only if two of its
-// tunnels, all spelled out, are the same.
+// tunnels, all spelled out, are the same, or share a UDP port and are of two kinds.
 func TestUniqueTunnelsAgainstNaive(t *testing.T) {
 	rng := rand.New(rand.NewPCG(7, 8))
 	pick := func(words ...string) string { return words[rng.IntN(len(words))] }
@@ -91,6 +91,8 @@ func TestUniqueTunnelsAgainstNaive(t *testing.T) {
 	for range 5000 {
 		d := Document{Bridges: []Bridge{{Name: "b"}}}
 		seen, clash := map[string]bool{}, false
+		type user struct{ kind, port, local string }
+		var sockets []user
 		note := func(kind, port, local, key, remote string) {
 			if port == "" {
 				port = map[string]string{"vxlan": "4789", "geneve": "6081"}[kind]
@@ -101,6 +103,10 @@ func TestUniqueTunnelsAgainstNaive(t *testing.T) {
 			s := fmt.Sprint(kind, port, "/", local, "/", key, "/", remote)
 			clash = clash || seen[s]
 			seen[s] = true
+			for _, u := range sockets {
+				clash = clash || port != "" && u.port == port && u.kind != kind && (u.local == local || u.local == "" || local == "")
+			}
+			sockets = append(sockets, user{kind, port, local})
 		}
 		for i := range 2 {
 			o, kind := Options{}, pick("vxlan", "gre", "geneve")
