@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -46,10 +47,12 @@ func (a *app) dropsText(drops []api.Drop) string {
 
 // dropRows has the time of day only where there is room for it.
 func (a *app) dropRows(drops []api.Drop, clock bool) *table {
-	drops = slices.Clone(drops)
+	drops = fold(drops)
 	slices.SortStableFunc(drops, func(x, y api.Drop) int {
-		return cmp.Or(y.LastSeen.Compare(x.LastSeen), cmp.Compare(y.Count, x.Count))
+		return cmp.Or(y.LastSeen.Truncate(time.Second).Compare(x.LastSeen.Truncate(time.Second)), cmp.Compare(y.Count, x.Count),
+			cmp.Compare(x.Bridge, y.Bridge), cmp.Compare(x.Port, y.Port), cmp.Compare(x.Reason, y.Reason), cmp.Compare(x.Source, y.Source))
 	})
+	explained := map[string]bool{}
 	sources := slices.ContainsFunc(drops, func(d api.Drop) bool { return d.Source != "" })
 	titles := []string{"REASON", "BRIDGE", "PORT", ">COUNT", "LAST SEEN"}
 	if sources {
@@ -69,11 +72,49 @@ func (a *app) dropRows(drops []api.Drop, clock bool) *table {
 			cells = slices.Insert(cells, 3, any(cmp.Or(d.Source, "-")))
 		}
 		r := t.add(cells...)
-		if d.Help != "" {
+		if d.Help != "" && !explained[d.Help] {
 			r.under = append(r.under, d.Help)
 		}
+		explained[d.Help] = true
 	}
 	return t
+}
+
+// mostSources is how many sources of one reason at one place are listed.
+const mostSources = 10
+
+// fold lists the sources that sent most for each reason at each place, and makes the
+// others one row: a flood of forged sources must not hide the rest.
+func fold(drops []api.Drop) []api.Drop {
+	type place struct{ bridge, port, reason string }
+	named := map[place][]api.Drop{}
+	var rows []api.Drop
+	for _, d := range drops {
+		if d.Source == "" {
+			rows = append(rows, d)
+			continue
+		}
+		at := place{d.Bridge, d.Port, d.Reason}
+		named[at] = append(named[at], d)
+	}
+	for _, all := range named {
+		slices.SortFunc(all, func(x, y api.Drop) int {
+			return cmp.Or(cmp.Compare(y.Count, x.Count), y.LastSeen.Compare(x.LastSeen), cmp.Compare(x.Source, y.Source))
+		})
+		if len(all) > mostSources {
+			others := all[mostSources]
+			others.Source = fmt.Sprintf("%d others", len(all)-mostSources)
+			for _, d := range all[mostSources+1:] {
+				others.Count += d.Count
+				if d.LastSeen.After(others.LastSeen) {
+					others.LastSeen = d.LastSeen
+				}
+			}
+			all = append(all[:mostSources], others)
+		}
+		rows = append(rows, all...)
+	}
+	return rows
 }
 
 func (a *app) stats() *cobra.Command {
