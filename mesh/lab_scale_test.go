@@ -21,7 +21,7 @@ import (
 //	         ├ v1 … v10000: 198.18.0.0/15, by way of b, who throws it away
 //	         └ peer: b
 func TestLabManyTunnels(t *testing.T) {
-	tunnels, limit := 10_000, 10*time.Second
+	tunnels, limit := 10_000, 20*time.Second
 	if raced {
 		tunnels, limit = 1000, 30*time.Second
 	}
