@@ -57,13 +57,18 @@ func (r *reconciler) setState(p *portState, state, reason string) {
 	if p.state == state && p.reason == reason {
 		return
 	}
-	if p.state != state {
+	same := p.state == state
+	if !same {
 		p.since = time.Now()
 	}
 	p.state, p.reason = state, reason
 	msg := "port " + p.port.Name + " of " + p.bridge + " is " + state
 	if reason != "" {
 		msg += ": " + reason
+	}
+	if same && p.tunnel != nil {
+		r.log.Debug(msg) // on its way from one reason to another, such as BFD's down and init
+		return
 	}
 	r.log.Info(msg)
 	r.tell(api.Event{Kind: "port-" + state, Bridge: p.bridge, Port: p.port.Name, Message: msg})

@@ -221,10 +221,13 @@ func (d *Daemon) watchDrops(done <-chan struct{}) {
 			k := key{x.Bridge, x.Port, x.Reason, x.Source}
 			now[k] = x.Count
 			if n := x.Count - last[k]; last != nil && n >= dropsThreshold && x.Count >= last[k] {
+				from, detail := "", map[string]any{"reason": x.Reason, "count": n}
+				if x.Source != "" {
+					from, detail["source"] = " from "+x.Source, x.Source
+				}
 				d.hub.tell(api.Event{
-					Kind: "drops", Bridge: x.Bridge, Port: x.Port,
-					Message: fmt.Sprintf("%d frames dropped at %s in a second: %s (%s)", n, x.Port, x.Reason, x.Help),
-					Detail:  map[string]any{"reason": x.Reason, "count": n},
+					Kind: "drops", Bridge: x.Bridge, Port: x.Port, Detail: detail,
+					Message: fmt.Sprintf("%d frames%s dropped at %s in a second: %s (%s)", n, from, x.Port, x.Reason, x.Help),
 				})
 			}
 		}

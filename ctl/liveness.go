@@ -16,6 +16,7 @@ import (
 // Thread-safety: safe for concurrent use.
 type session struct {
 	input   *bfdInput
+	waiting atomic.Int32                // frames of this session in input
 	bfd     atomic.Pointer[bfd.Session] // nil until start
 	config  bfd.Config
 	address bfd.Addresses
@@ -33,6 +34,11 @@ func (r *reconciler) newSession(p *portState) *session {
 			return // from down to init: for a moment, or the port's reason says so at the next tick
 		} else {
 			was = up
+		}
+		if !was {
+			// At once, whoever holds the reconciler: what was learned behind a host that
+			// is gone is a black hole.
+			r.sw.SetLink(name, false, 0)
 		}
 		r.markTunnel(name)
 		kind, msg := "bfd-down", fmt.Sprintf("BFD of port %s of %s is %v: %v", name, bridge, st.State, st.Diag)
@@ -124,6 +130,7 @@ func (s *session) hear(frame []byte) { s.input.put(s, frame) }
 // Bounds of control frames between workers and sessions.
 const (
 	bfdQueue    = 1024 // frames that wait
+	bfdEach     = 8    // of them for one session: who floods his own cannot hurt others
 	bfdFrameLen = 128  // bytes; one without authentication has 66
 )
 
@@ -148,17 +155,23 @@ func newBFDInput() *bfdInput {
 }
 
 func (in *bfdInput) put(s *session, frame []byte) {
+	if s.waiting.Add(1) > bfdEach {
+		s.waiting.Add(-1)
+		return
+	}
 	f := bfdFrame{to: s}
 	f.n = copy(f.b[:], frame)
 	select {
 	case in.frames <- f:
 	default:
+		s.waiting.Add(-1)
 	}
 }
 
 // run hands frames to their sessions. What is no BFD packet they count.
 func (in *bfdInput) run() {
 	for f := range in.frames {
+		f.to.waiting.Add(-1)
 		b := f.to.bfd.Load()
 		if packet, ok := bfd.Decapsulate(f.b[:f.n]); ok && b != nil {
 			_ = b.Receive(packet)

@@ -2,10 +2,12 @@ package ctl
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -58,10 +60,11 @@ func (v *resolver) close() {
 	v.asking.Wait()
 }
 
-// resolve returns the first address of host that is right, from the last good
-// answer. Without one the error says why; the first call for a name, and one while
-// it has no good answer, begins to ask.
-func (v *resolver) resolve(host string, right func(netip.Addr) bool) (netip.Addr, error) {
+// resolve returns an address of host that is right, from the last good answer: the one
+// that is used, if it is there and has not failed; else the one behind it, in turn.
+// Without an answer the error says why; the first call for a name, and one while it has
+// no good answer, begins to ask.
+func (v *resolver) resolve(host string, used netip.Addr, failed bool, right func(netip.Addr) bool) (netip.Addr, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	a := v.names[host]
@@ -69,17 +72,44 @@ func (v *resolver) resolve(host string, right func(netip.Addr) bool) (netip.Addr
 		a = &answer{}
 		v.names[host] = a
 	}
-	if i := slices.IndexFunc(a.addrs, right); i >= 0 {
-		return a.addrs[i], nil
+	addrs := slices.DeleteFunc(slices.Clone(a.addrs), func(a netip.Addr) bool { return !right(a) })
+	if len(addrs) > 0 {
+		i := slices.Index(addrs, used)
+		if i < 0 || failed {
+			i = (i + 1) % len(addrs)
+		}
+		return addrs[i], nil
 	}
 	v.askLocked(host, a)
 	switch {
 	case a.err != nil:
-		return netip.Addr{}, fmt.Errorf("%s cannot be resolved: %w", host, a.err)
+		return netip.Addr{}, fmt.Errorf("%s cannot be resolved: %s", host, reasonOf(a.err))
 	case a.asked.IsZero():
 		return netip.Addr{}, fmt.Errorf("%s is being looked up", host)
 	}
 	return netip.Addr{}, fmt.Errorf("%s has no address of the family of local_ip", host)
+}
+
+// reasonOf leaves out what differs from question to question, such as the port that it
+// was asked from: the same failure is to read the same.
+func reasonOf(err error) string {
+	var dns *net.DNSError
+	if !errors.As(err, &dns) {
+		return err.Error()
+	}
+	switch {
+	case dns.IsNotFound:
+		return "no such host"
+	case dns.IsTimeout:
+		return "the name server " + dns.Server + " does not answer"
+	case dns.Server != "":
+		why := dns.Err
+		if i := strings.LastIndex(why, ": "); i >= 0 {
+			why = why[i+2:]
+		}
+		return "the name server " + dns.Server + ": " + why
+	}
+	return dns.Err
 }
 
 // again asks for host anew, since the address that it had does not answer.

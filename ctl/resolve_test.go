@@ -33,14 +33,14 @@ func TestResolver(t *testing.T) {
 	four, six := netip.MustParseAddr("192.0.2.7"), netip.MustParseAddr("2001:db8::7")
 	any := func(netip.Addr) bool { return true }
 
-	if _, err := v.resolve("b", any); err == nil || !strings.Contains(err.Error(), "being looked up") {
+	if _, err := v.resolve("b", netip.Addr{}, false, any); err == nil || !strings.Contains(err.Error(), "being looked up") {
 		t.Errorf("before the answer: %v", err)
 	}
 	<-asked
-	v.resolve("b", any) // asks no second time meanwhile
+	v.resolve("b", netip.Addr{}, false, any) // asks no second time meanwhile
 	replies <- reply{err: errors.New("no such host")}
 	<-told
-	if _, err := v.resolve("b", any); err == nil || !strings.Contains(err.Error(), "no such host") {
+	if _, err := v.resolve("b", netip.Addr{}, false, any); err == nil || !strings.Contains(err.Error(), "no such host") {
 		t.Errorf("after a bad answer: %v", err)
 	}
 	// It is asked again after a while only.
@@ -50,15 +50,21 @@ func TestResolver(t *testing.T) {
 		v.names["b"].asked = time.Now().Add(-resolveEvery)
 	}
 	earlier()
-	v.resolve("b", any)
+	v.resolve("b", netip.Addr{}, false, any)
 	<-asked
 	replies <- reply{addrs: []netip.Addr{netip.MustParseAddr("::ffff:192.0.2.7"), six}}
 	<-told
 	for _, c := range []struct {
-		right func(netip.Addr) bool
-		want  netip.Addr
-	}{{any, four}, {netip.Addr.Is6, six}} {
-		if a, err := v.resolve("b", c.right); err != nil || a != c.want {
+		used   netip.Addr
+		failed bool
+		right  func(netip.Addr) bool
+		want   netip.Addr
+	}{
+		{right: any, want: four}, {right: netip.Addr.Is6, want: six}, {used: six, right: any, want: six},
+		{used: four, failed: true, right: any, want: six}, {used: six, failed: true, right: any, want: four},
+		{used: four, failed: true, right: netip.Addr.Is4, want: four}, {used: netip.MustParseAddr("192.0.2.9"), right: any, want: four},
+	} {
+		if a, err := v.resolve("b", c.used, c.failed, c.right); err != nil || a != c.want {
 			t.Errorf("resolved to %v, %v; want %v", a, err, c.want)
 		}
 	}
@@ -68,7 +74,7 @@ func TestResolver(t *testing.T) {
 	<-asked
 	replies <- reply{err: errors.New("server failure")}
 	<-told
-	if a, err := v.resolve("b", any); err != nil || a != four {
+	if a, err := v.resolve("b", netip.Addr{}, false, any); err != nil || a != four {
 		t.Errorf("after a failure: %v, %v; want %v still", a, err, four)
 	}
 	// Nobody waits for a server that does not answer.

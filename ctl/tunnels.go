@@ -21,6 +21,7 @@ type tunnels struct {
 	workers   int
 	resolver  *resolver // safe for concurrent use
 	endpoints map[tunnel.EndpointConfig]*endpoint
+	refused   map[tunnel.EndpointConfig]*refusal
 	local     map[netip.Addr]bool // this host's addresses
 	bfd       *bfdInput           // safe for concurrent use
 
@@ -35,6 +36,17 @@ type endpoint struct {
 	ports int
 }
 
+// refusal is an endpoint that could not be opened: one try serves all its ports.
+type refusal struct {
+	err     error
+	until   time.Time // when to try again
+	backoff time.Duration
+}
+
+// An endpoint that cannot be opened is tried again after minBackoff, and twice as long
+// each time, up to maxRefusal: nothing tells when a kernel's device lets a port go.
+const maxRefusal = 5 * time.Second
+
 // tunnelPort is what a tunnel port has beside a portState.
 type tunnelPort struct {
 	remote   netip.Addr // invalid: not known (yet)
@@ -43,6 +55,7 @@ type tunnelPort struct {
 	port     *tunnel.Port // nil: not attached
 	session  *session     // nil: no BFD
 
+	since     time.Time // that remote was chosen
 	path, mtu int       // bytes of the largest outer and inner IP packet; 0: not known
 	asked     time.Time // when the kernel was asked for path
 	stale     atomic.Bool
@@ -51,7 +64,7 @@ type tunnelPort struct {
 // newTunnels is called once the reconciler can be roused.
 func (r *reconciler) newTunnels(workers int) {
 	r.tunnels = &tunnels{
-		workers: workers, endpoints: map[tunnel.EndpointConfig]*endpoint{}, local: map[netip.Addr]bool{},
+		workers: workers, endpoints: map[tunnel.EndpointConfig]*endpoint{}, refused: map[tunnel.EndpointConfig]*refusal{}, local: map[netip.Addr]bool{},
 		bfd: newBFDInput(), dirty: map[string]bool{}, names: map[string]bool{},
 	}
 	r.tunnels.resolver = newResolver(func(host string) {
@@ -89,10 +102,12 @@ func (r *reconciler) tunnelsChangedLocked(moved bool, now time.Time) {
 	}
 	if moved {
 		r.readLocalLocked()
+		clear(r.tunnels.refused) // the address that was missing may be there
 	}
 	for _, p := range r.ports {
 		if p.tunnel != nil && (moved || names[p.port.Options.Text("remote_ip")]) {
 			p.forgive()
+			p.tunnel.stale.Store(true)
 			r.linkLocked(p, now)
 		}
 	}
@@ -122,6 +137,10 @@ const (
 	pathsAtOnce = 1000
 )
 
+// silence is how long nothing is heard of a host without BFD until its name is looked
+// up again.
+const silence = 30 * time.Second
+
 // tickTunnelsLocked looks at the paths of tunnel ports whose time has come.
 func (r *reconciler) tickTunnelsLocked(now time.Time) {
 	count := 0
@@ -131,6 +150,9 @@ func (r *reconciler) tickTunnelsLocked(now time.Time) {
 	every := pathEvery * time.Duration(1+count/pathsAtOnce)
 	for _, p := range r.ports {
 		if t := p.tunnel; t != nil && t.port != nil && now.Sub(t.asked) >= every {
+			if heard := t.heard(); t.session == nil && now.Sub(t.since) >= silence && (heard == nil || now.Sub(*heard) >= silence) {
+				r.lookAgain(p)
+			}
 			t.stale.Store(true)
 			r.linkLocked(p, now)
 		} else if t != nil && t.port == nil && p.state != api.PortSelf && now.Sub(p.since) >= pathEvery {
@@ -142,7 +164,7 @@ func (r *reconciler) tickTunnelsLocked(now time.Time) {
 // tunnelLocked makes a tunnel port as it should be.
 func (r *reconciler) tunnelLocked(p *portState, now time.Time) {
 	t := p.tunnel
-	remote, err := r.remoteLocked(p)
+	remote, err := r.remoteLocked(p, now)
 	if err != nil && t.port == nil {
 		r.setState(p, api.PortWaiting, err.Error())
 		return
@@ -150,7 +172,7 @@ func (r *reconciler) tunnelLocked(p *portState, now time.Time) {
 	if err == nil && remote != t.remote {
 		r.detachLocked(p)
 		p.forgive()
-		t.remote = remote
+		t.remote, t.since = remote, now
 	}
 	if r.isSelfLocked(p) {
 		r.detachLocked(p)
@@ -171,13 +193,17 @@ func (r *reconciler) tunnelLocked(p *portState, now time.Time) {
 	r.refreshTunnelLocked(p, now)
 }
 
-// remoteLocked returns the address of a tunnel port's other end.
-func (r *reconciler) remoteLocked(p *portState) (netip.Addr, error) {
+// remoteLocked returns the address of a tunnel port's other end. A host name's stays
+// as long as the name has it and it does well; if BFD says that it does not, the next
+// one has its turn.
+func (r *reconciler) remoteLocked(p *portState, now time.Time) (netip.Addr, error) {
 	o, _ := p.port.Tunnel()
 	if a, err := netip.ParseAddr(o.Remote); err == nil {
 		return a.Unmap(), nil
 	}
-	return r.tunnels.resolver.resolve(o.Remote, func(a netip.Addr) bool {
+	t := p.tunnel
+	failed := t.session.down() != "" && now.Sub(t.since) >= resolveEvery
+	return r.tunnels.resolver.resolve(o.Remote, t.remote, failed, func(a netip.Addr) bool {
 		return !o.Local.IsValid() || o.Local.Is4() == a.Is4()
 	})
 }
@@ -262,14 +288,26 @@ func (r *reconciler) endpointLocked(c tunnel.EndpointConfig) (*endpoint, error) 
 	if e := r.tunnels.endpoints[c]; e != nil {
 		return e, nil
 	}
+	f := r.tunnels.refused[c]
+	if f != nil && time.Now().Before(f.until) {
+		return nil, f.err
+	}
 	te, err := tunnel.Open(c)
+	if err == nil {
+		if err = r.sw.AddEndpoint(te); err != nil {
+			te.Close()
+		}
+	}
 	if err != nil {
+		if f == nil {
+			f = &refusal{}
+			r.tunnels.refused[c] = f
+		}
+		f.err, f.backoff = err, min(max(2*f.backoff, minBackoff), maxRefusal)
+		f.until = time.Now().Add(f.backoff)
 		return nil, err
 	}
-	if err := r.sw.AddEndpoint(te); err != nil {
-		te.Close()
-		return nil, err
-	}
+	delete(r.tunnels.refused, c)
 	e := &endpoint{Endpoint: te}
 	r.tunnels.endpoints[c] = e
 	return e, nil
@@ -300,7 +338,7 @@ func (r *reconciler) closeTunnelLocked(p *portState) {
 // port's state: its path's MTU, and whether the other end is alive.
 func (r *reconciler) refreshTunnelLocked(p *portState, now time.Time) {
 	t := p.tunnel
-	if t.stale.Swap(false) {
+	if t.stale.Swap(false) || t.path == 0 {
 		t.asked = now
 		if err := r.askPathLocked(p); err != nil {
 			r.sw.SetLink(p.port.Name, false, t.mtu)
@@ -309,14 +347,15 @@ func (r *reconciler) refreshTunnelLocked(p *portState, now time.Time) {
 			return
 		}
 	}
-	if t.path == 0 {
-		return // it was said why, and is asked again
-	}
 	if why := t.session.down(); why != "" {
 		r.sw.SetLink(p.port.Name, false, t.mtu)
 		r.setState(p, api.PortDown, why)
 		r.lookAgain(p)
 		return
+	}
+	p.notes = nil
+	if r.tunnels.local[t.remote] {
+		p.notes = []string{"remote_ip is an address of this host itself"}
 	}
 	r.sw.SetLink(p.port.Name, true, t.limit(p.port.Options))
 	r.setState(p, api.PortUp, "")
@@ -344,6 +383,9 @@ func (r *reconciler) askPathLocked(p *portState) error {
 	path, err := t.port.PathMTU()
 	if err != nil {
 		t.path = 0
+		if local := t.config.Local; !local.IsUnspecified() && !r.tunnels.local[local] {
+			return fmt.Errorf("local_ip %s is not an address of this host any more", local)
+		}
 		return err
 	}
 	mtu := path - t.port.Overhead()
