@@ -442,7 +442,8 @@ func TestFloodVLANs(t *testing.T) {
 func TestSendErrors(t *testing.T) {
 	for errno, why := range map[unix.Errno]Reason{
 		unix.EMSGSIZE: DropMTU, unix.ENETDOWN: DropPortDown, unix.ENOBUFS: DropQueueFull,
-		unix.EINVAL: DropRejected, unix.EPERM: DropSendError,
+		unix.EINVAL: DropRejected, unix.EPERM: DropDenied, unix.EPROTO: DropControl, unix.EHOSTUNREACH: DropUnreachable,
+		unix.ENETUNREACH: DropUnreachable, unix.ENOTTY: DropSendError,
 	} {
 		b := newBench(t, Options{})
 		p1, p2 := b.port("br0", "p1", PortConfig{}), b.port("br0", "p2", PortConfig{})
