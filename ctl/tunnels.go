@@ -213,7 +213,9 @@ func (r *reconciler) isSelfLocked(p *portState) bool {
 	if p.port.Mesh == "" {
 		return false
 	}
-	return r.tunnels.local[p.tunnel.remote] || p.tunnel.remote.String() == p.port.Options.Text("local_ip")
+	remote := p.tunnel.remote
+	// Debian gives a host's own name the address 127.0.1.1.
+	return r.tunnels.local[remote] || remote.IsLoopback() || remote.String() == p.port.Options.Text("local_ip")
 }
 
 var tunnelKinds = map[config.Object]tunnel.Kind{
