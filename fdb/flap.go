@@ -11,6 +11,11 @@ import (
 // held batch by batch, though the home of those that waited is lost.
 const maxRuns = 8192
 
+// strayed is within how many seconds a MAC that moved once, and comes back, was not at
+// home where it was: without it one forged frame makes the forger's port the home of a
+// MAC that is silent for a moment.
+const strayed = 20
+
 // Flap tells of a MAC that is, or was, held on a port because it flapped.
 type Flap struct {
 	Key         Key
@@ -44,11 +49,12 @@ func (f *FDB) countMoveLocked(k Key, from, to Port, now uint32) (home Port, flap
 	//
 	// A loop that another bridge cuts in time leaves a MAC astray, after too few
 	// moves to be held. The station's next frame brings it back, and the loop's
-	// copies follow. A MAC that moved once is one that moved house.
+	// copies follow. So it is where somebody sent one frame with another's MAC. A
+	// MAC that moved once, and stayed away, is one that moved house.
 	gap := int32(now - r.second)
 	rests := ok && gap > 1
 	switch {
-	case rests && r.at == from && r.home == to && r.again:
+	case rests && r.at == from && r.home == to && (r.again || gap < strayed):
 		r = run{home: to, second: now}
 	case !ok || r.at != from || rests:
 		r = run{home: from, second: now}
@@ -122,8 +128,7 @@ func (f *FDB) releaseLocked(t *table, i, j int, k Key, v value) bool {
 	return true
 }
 
-// forgetHome makes p nobody's home, and says whether there are entries on it:
-// with a MAC that was put back there just now, perhaps.
+// forgetHome makes p nobody's home, and says whether there are entries on it.
 func (f *FDB) forgetHome(p Port) (entries bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -57,7 +57,7 @@ func (o *oracle) flaps(e Entry, p Port, now uint32) (refused bool) {
 		case last.to != e.Port:
 			row = nil
 		case int32(now-last.second) > 1:
-			if p == row[0].from && len(row) > 1 {
+			if p == row[0].from && (len(row) > 1 || int32(now-last.second) < strayed) {
 				m.from = p // back home
 			}
 			row = nil

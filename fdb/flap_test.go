@@ -283,3 +283,34 @@ func TestStormOfMany(t *testing.T) {
 		t.Errorf("%d old rows are left", len(f.runs))
 	}
 }
+
+// TestForgedHome: one frame with the MAC of a station that is silent for a while does
+// not make the forger's port its home, so that a flood later would hold it there.
+func TestForgedHome(t *testing.T) {
+	l := DefaultLimits()
+	f, err := New(l, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := MakeKey(0, &[6]byte{2, 0, 0, 0, 0, 1})
+	const station, forger = 1, 2
+	f.Learn(k, station, 1)
+	f.Learn(k, forger, 100)
+	var now uint32 = 102
+	refused := 0
+	for round := range 5 {
+		for range 20 {
+			if f.Learn(k, station, now) == Held {
+				refused++
+			}
+			f.Learn(k, forger, now)
+		}
+		if p, ok := f.Lookup(k); !ok || p != station {
+			t.Errorf("round %d: it is at %d", round, p)
+		}
+		now += uint32(l.FlapHold)
+	}
+	if refused != 0 {
+		t.Errorf("%d frames of the station itself were refused", refused)
+	}
+}

@@ -73,9 +73,9 @@ type receiver interface {
 	Recv(q int, b *frame.Batch, limit int) (n int, errno unix.Errno)
 }
 
-// maxFailures is after how many failures in a row a queue is given up: its
+// maxFailures is after how many failures in a row a port's queue is given up: its
 // descriptor reports an error for ever (the interface of a TAP is gone). The
-// control side hears of it from netlink.
+// control side hears of it from netlink. An endpoint's sockets have no interface.
 const maxFailures = 64
 
 // workerStats are written by the worker and read by anybody.
@@ -320,7 +320,7 @@ func (w *worker) receiveFailed(q *rxQueue, n int, errno unix.Errno) {
 	if n > 0 || errno == unix.ENETDOWN {
 		return // the interface went down; it may come back under the same socket
 	}
-	if q.failures++; q.failures == maxFailures {
+	if q.failures++; q.failures == maxFailures && !q.many {
 		w.unwatchQueue(q)
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -326,21 +325,6 @@ func (e *Endpoint) openController() (int, error) {
 		return -1, fmt.Errorf("set SO_PRIORITY to %d: %w", controlPriority, err)
 	}
 	return fd, nil
-}
-
-// drainErrors empties the error queue of a full socket that has one: IPV6_RECVERR
-// keeps it, and until it is empty the socket polls as if it wanted something. What it
-// says the kernel has taken note of.
-func (e *Endpoint) drainErrors(fd int) {
-	if e.config.Kind != GRE || !e.config.Local.Is6() {
-		return
-	}
-	var h unix.Msghdr
-	for range 64 {
-		if _, _, errno := unix.RawSyscall(unix.SYS_RECVMSG, uintptr(fd), uintptr(unsafe.Pointer(&h)), unix.MSG_ERRQUEUE|unix.MSG_DONTWAIT); errno != 0 {
-			return
-		}
-	}
 }
 
 // growSenders sees to it that there are senders for n workers.

@@ -95,8 +95,9 @@ func (s *sender) single(o *frame.Out) unix.Errno {
 }
 
 // forged tells whether the inner frame b is one that the far end would take for the
-// port's own BFD: somebody behind the switch wants to speak for it.
-func (p *Port) forged(b []byte) bool { return p.config.Control != nil && isBFD(b) }
+// port's own BFD, whether this one has it on or not: somebody behind the switch wants to
+// speak for it.
+func (p *Port) forged(b []byte) bool { return isBFD(b) }
 
 // socket returns the socket that the flow of the inner frame b leaves by.
 func (p *Port) socket(b []byte) int {
@@ -197,7 +198,6 @@ func (s *sender) flush() unix.Errno {
 		}
 		if errno == unix.EAGAIN {
 			s.full = fd
-			s.port.e.drainErrors(fd)
 		}
 	}
 	for i := range s.datagrams[:sent] {

@@ -117,6 +117,9 @@ func TestControl(t *testing.T) {
 					return fmt.Errorf("%s: forged frame %d: %d went out, %v", k.name, i, n, errno)
 				}
 			}
+			if n, errno := r.a.p.Send(0, &r.a.v, r.a.frames(bfdFrame())); n != 0 || errno != unix.EPROTO {
+				return fmt.Errorf("%s: forged where there is no session: %d went out, %v", k.name, n, errno)
+			}
 			if err := r.b.p.WriteControl(bfdFrame()); err != nil {
 				return err
 			}

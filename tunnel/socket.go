@@ -130,8 +130,49 @@ func claim(c *EndpointConfig) (fd int, err error) {
 		}
 		unix.Close(fd)
 	}
-	return claimName(c.claimName())
+	fd, err = claimName(c.claimName())
+	if err == nil && c.Local.IsUnspecified() {
+		if other := foreignClaim(c); other != "" {
+			unix.Close(fd)
+			return -1, fmt.Errorf("%w: another vswitchd in this network namespace has %s (with two of them every tunnel of both needs a local_ip)",
+				unix.EADDRINUSE, other)
+		}
+	}
+	return fd, err
 }
+
+// foreignClaim returns the claim of an endpoint with a local address that is not ours,
+// and takes from one without what is sent there; "" if there is none. Linux lists
+// abstract names in /proc/net/unix.
+func foreignClaim(c *EndpointConfig) string {
+	text, err := os.ReadFile("/proc/thread-self/net/unix")
+	if err != nil {
+		return ""
+	}
+	for line := range strings.Lines(string(text)) {
+		_, name, ok := strings.Cut(line, "@"+claimPrefix)
+		if !ok {
+			continue
+		}
+		name = strings.TrimSpace(name)
+		other := *c
+		if a, ok := strings.CutPrefix(name, "gre "); ok && c.Kind == GRE {
+			other.Local, _ = netip.ParseAddr(a)
+		} else if a, ok := strings.CutPrefix(name, "udp "); ok && c.Kind != GRE {
+			at, _ := netip.ParseAddrPort(a)
+			if other.Local = at.Addr(); at.Port() != c.Port {
+				continue
+			}
+		}
+		if other.Local.IsValid() && other.Local != c.Local && other.Local.Is4() == c.Local.Is4() && !endpoints.has(other) {
+			return name
+		}
+	}
+	return ""
+}
+
+// claimPrefix begins the names of claims.
+const claimPrefix = "vswitch-tunnel-"
 
 func (c *EndpointConfig) claimName() string {
 	if c.Kind == GRE {
@@ -145,7 +186,7 @@ func claimName(name string) (fd int, err error) {
 	if err != nil {
 		return -1, err
 	}
-	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: "@vswitch-tunnel-" + name}); err != nil {
+	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: "@" + claimPrefix + name}); err != nil {
 		unix.Close(fd)
 		if errors.Is(err, unix.EADDRINUSE) {
 			return -1, fmt.Errorf("%w: another vswitchd in this network namespace, or a tunnel of another kind, has %s", err, name)

@@ -197,6 +197,23 @@ func TestWhatIsInTheWay(t *testing.T) {
 			return err
 		}
 		unix.Close(foreign)
+		for _, name := range []string{"udp 127.0.0.9:6081", "gre 127.0.0.9"} {
+			foreign, err := claimName(name)
+			if err != nil {
+				return err
+			}
+			k := map[bool]Kind{true: Geneve, false: GRE}[strings.HasPrefix(name, "udp")]
+			if err := says(open(k, "0.0.0.0"), unix.EADDRINUSE, "another vswitchd", name); err != nil {
+				return err
+			}
+			if err := errors.Join(open(VXLAN, "127.0.0.2"), open(k, "::")); err != nil {
+				return err
+			}
+			unix.Close(foreign)
+			if err := open(k, "0.0.0.0"); err != nil {
+				return err
+			}
+		}
 		for _, free := range []string{"127.0.0.2", "0.0.0.0", "::"} {
 			if err := open(VXLAN, free); err != nil {
 				return fmt.Errorf("beside another address: %w", err)

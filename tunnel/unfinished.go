@@ -28,9 +28,15 @@ import (
 // was, or will have been: what every IPv6 link takes (RFC 8200 section 5).
 const superMTU = 1280
 
-// longestPlain is the longest inner IP packet that is taken for one packet where
-// SetMTU told none.
+// longestPlain is the longest inner IP packet that is taken for one packet: what ends
+// of such streams send each other mostly. A longer one of TCP is cut, which hurts no
+// one; several that were joined to a length that the path would take, and left whole,
+// would fit nowhere behind it.
 const longestPlain = 1500
+
+// smallestSegment is the smallest payload that is cut for: headers that leave less are
+// somebody's joke.
+const smallestSegment = 500
 
 // unfinished tells whether the inner frame b is such a one, and returns its offload
 // state, which counts from b's first byte. mtu is the longest inner packet, 0: not
@@ -62,13 +68,11 @@ func unfinished(b []byte, mtu int) (o frame.Offload, ok bool) {
 		return o, false
 	}
 	o = frame.Offload{Flags: frame.NeedsCsum, CsumStart: uint16(l.L4), CsumOffset: uint16(field)}
-	if mtu == 0 {
+	if mtu == 0 || mtu > longestPlain {
 		mtu = longestPlain
 	}
-	if gso != 0 && l.End-l.L3 > mtu {
-		o.GSOType = uint8(gso)
-		o.GSOSize = uint16(max(superMTU-(l.Payload-l.L3), 1))
-		o.HdrLen = uint16(l.Payload)
+	if size := superMTU - (l.Payload - l.L3); gso != 0 && l.End-l.L3 > mtu && size >= smallestSegment {
+		o.GSOType, o.GSOSize, o.HdrLen = uint8(gso), uint16(size), uint16(l.Payload)
 	}
 	return o, true
 }

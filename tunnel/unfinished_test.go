@@ -74,6 +74,19 @@ func TestUnfinished(t *testing.T) {
 	}
 }
 
+// TestUnfinishedOverJumbo: on a path of 9000 bytes several segments that were joined are
+// shorter than one could be, and are cut all the same.
+func TestUnfinishedOverJumbo(t *testing.T) {
+	b, _ := inner{tcp: true, payload: 5 * 1448, partial: true}.build()
+	o, ok := unfinished(b, 8962)
+	if !ok || o.GSOType != frame.GSOTCPv4 || o.GSOSize == 0 || !joined(b, 8962) {
+		t.Errorf("%+v, %v: want a super-frame", o, ok)
+	}
+	if o, ok := unfinished(b[:14+40+1000], 8962); ok {
+		t.Errorf("a piece of one: %+v", o)
+	}
+}
+
 // TestUnfinishedSYN: a SYN whose checksum is left open is clamped, and stays open.
 func TestUnfinishedSYN(t *testing.T) {
 	pool, err := frame.NewPool(frame.MaxBatch + 64)
