@@ -36,9 +36,10 @@ type endpoint struct {
 	ports int
 }
 
-// refusal is an endpoint that could not be opened: one try serves all its ports.
+// refusal is an endpoint that could not be opened: one try serves all its ports, which
+// have it as their error.
 type refusal struct {
-	err     error
+	error
 	until   time.Time // when to try again
 	backoff time.Duration
 }
@@ -186,6 +187,9 @@ func (r *reconciler) tunnelLocked(p *portState, now time.Time) {
 		if err := r.attachTunnel(p); err != nil {
 			r.detachLocked(p)
 			r.fail(p, now, err)
+			if refused, ok := err.(*refusal); ok {
+				p.retryAt = refused.until
+			}
 			return
 		}
 		p.forgive()
@@ -292,7 +296,7 @@ func (r *reconciler) endpointLocked(c tunnel.EndpointConfig) (*endpoint, error) 
 	}
 	f := r.tunnels.refused[c]
 	if f != nil && time.Now().Before(f.until) {
-		return nil, f.err
+		return nil, f
 	}
 	te, err := tunnel.Open(c)
 	if err == nil {
@@ -305,9 +309,9 @@ func (r *reconciler) endpointLocked(c tunnel.EndpointConfig) (*endpoint, error) 
 			f = &refusal{}
 			r.tunnels.refused[c] = f
 		}
-		f.err, f.backoff = err, min(max(2*f.backoff, minBackoff), maxRefusal)
+		f.error, f.backoff = err, min(max(2*f.backoff, minBackoff), maxRefusal)
 		f.until = time.Now().Add(f.backoff)
-		return nil, err
+		return nil, f
 	}
 	delete(r.tunnels.refused, c)
 	e := &endpoint{Endpoint: te}
