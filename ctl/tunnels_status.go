@@ -84,6 +84,10 @@ func tunnelStatus(p *portState) *api.TunnelStatus {
 		st.OutKey = &o.OutKey
 	}
 	st.LastHeard = t.heard()
+	if t.port != nil {
+		s := t.port.Stats()
+		st.ControlRx, st.ControlTx, st.OptionsSkipped, st.SequenceGaps, st.SequenceLate = s.RxControl, s.TxControl, s.Options, s.Gaps, s.Late
+	}
 	return st
 }
 

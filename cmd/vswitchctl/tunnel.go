@@ -112,6 +112,16 @@ func whereText(s api.TunnelStatus, endpoint bool) string {
 	if endpoint && s.Endpoint != "" {
 		facts = append(facts, "endpoint "+s.Endpoint)
 	}
+	for _, n := range []struct {
+		count uint64
+		what  string
+	}{
+		{s.OptionsSkipped, "Geneve options skipped"}, {s.SequenceGaps, "frames missing by their numbers"}, {s.SequenceLate, "frames late by their numbers"},
+	} {
+		if n.count > 0 {
+			facts = append(facts, fmt.Sprintf("%d %s", n.count, n.what))
+		}
+	}
 	return strings.Join(facts, "; ")
 }
 
@@ -169,10 +179,10 @@ func (a *app) bfdText(b *api.BFDStatus) string {
 		if b.MinTx == 0 {
 			text = "up"
 		}
-		if b.Flaps > 1 {
-			text += fmt.Sprintf(", changed %d times", b.Flaps)
+		if b.Flaps > 0 {
+			text += ", went down " + count(b.Flaps, "time")
 			if says(b.Diag) {
-				text += ", last diagnostic: " + b.Diag
+				text += ", last: " + b.Diag
 			}
 		}
 		return text

@@ -146,7 +146,7 @@ func TestTroubleOfATunnel(t *testing.T) {
 		t.Errorf("self: %q", got)
 	}
 	flapped := &api.BFDStatus{State: "up", MinTx: 100, Flaps: 3, Diag: "Control Detection Time Expired"}
-	if got := a.bfdText(flapped); got != "up, every 100 ms, changed 3 times, last diagnostic: Control Detection Time Expired" {
+	if got := a.bfdText(flapped); got != "up, every 100 ms, went down 3 times, last: Control Detection Time Expired" {
 		t.Errorf("%q", got)
 	}
 }

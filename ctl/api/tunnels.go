@@ -23,6 +23,12 @@ type TunnelStatus struct {
 	BFD        *BFDStatus   `json:"bfd,omitempty"`        // where it is on
 	LastHeard  *time.Time   `json:"last_heard,omitempty"` // left out: never
 	Counters   PortCounters `json:"counters,omitzero"`
+
+	ControlRx      uint64 `json:"control_rx,omitempty"`      // BFD frames, which Counters leaves out
+	ControlTx      uint64 `json:"control_tx,omitempty"`      //
+	OptionsSkipped uint64 `json:"options_skipped,omitempty"` // Geneve
+	SequenceGaps   uint64 `json:"sequence_gaps,omitempty"`   // GRE: frames that their numbers say are missing
+	SequenceLate   uint64 `json:"sequence_late,omitempty"`   // GRE: frames that came after a later one
 }
 
 // BFDStatus is a tunnel's BFD session (RFC 5880).
