@@ -216,7 +216,8 @@ func explain(err error, c *EndpointConfig) error {
 }
 
 // holder says who has c's UDP port: the process that has a descriptor of the socket.
-// One that nobody has is the kernel's own.
+// One that nobody has is the kernel's own, or that of a process whose descriptors are
+// not for a daemon of few capabilities to see.
 //
 //	sl  local_address rem_address st tx_queue:rx_queue tr:tm->when retrnsmt uid timeout inode …
 func holder(c *EndpointConfig) string {
@@ -238,7 +239,7 @@ func holder(c *EndpointConfig) string {
 			return who
 		}
 	}
-	return "an interface of the kernel (see ip -d link show type " + c.Kind.String() + ")"
+	return "an interface of the kernel (see ip -d link show type " + c.Kind.String() + "), or a process that may not be looked at (see ss -lunp),"
 }
 
 // process names the process that has a descriptor of the file, which links in
