@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -32,10 +33,14 @@ func newLabReconciler(t *testing.T, l *lab.Lab, doc config.Document) *reconciler
 	return r
 }
 
-// tunnelDocument is a bridge without a local port's interface, and one tunnel.
-func tunnelDocument(t *testing.T, options string) config.Document {
+// tunnelDocument is a bridge and its tunnels t0, t1, ….
+func tunnelDocument(t *testing.T, options ...string) config.Document {
 	t.Helper()
-	doc, err := config.Parse([]byte("bridges: [{name: br0, ports: [{name: t0, type: vxlan, " + options + "}]}]"))
+	var ports []string
+	for i, o := range options {
+		ports = append(ports, fmt.Sprintf("{name: t%d, type: vxlan, %s}", i, o))
+	}
+	doc, err := config.Parse([]byte("bridges: [{name: br0, ports: [" + strings.Join(ports, ", ") + "]}]"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,27 +126,30 @@ func TestNameOfASilentHost(t *testing.T) {
 	port(api.PortUp, "192.0.2.3")
 }
 
-// TestRefusedEndpointIsTriedSoon: however often an endpoint was refused, its ports come
-// up maxRefusal after what was in the way is gone.
+// TestRefusedEndpointIsTriedSoon: an endpoint that is refused is tried once for all its
+// ports, and however often it was, they come up maxRefusal after what was in the way is
+// gone.
 //
-//	[host a: the reconciler, br0 with t0] (192.0.2.1 comes late)
+//	[host a: the reconciler, br0 with t0 and t1] (there is no 192.0.2.1)
 func TestRefusedEndpointIsTriedSoon(t *testing.T) {
 	l := lab.New(t)
 	h := l.Host("a")
-	doc := tunnelDocument(t, "remote_ip: 192.0.2.2, local_ip: 192.0.2.1")
+	doc := tunnelDocument(t, "remote_ip: 192.0.2.2, local_ip: 192.0.2.1", "remote_ip: 192.0.2.3, local_ip: 192.0.2.1")
 	r := newLabReconciler(t, l, doc)
 	if err := h.Do(func() error {
 		r.apply(doc)
-		p := r.ports["t0"]
 		for range 8 { // each when its time has come
-			if wait := time.Until(p.retryAt); p.state != api.PortError || wait > maxRefusal {
-				return fmt.Errorf("t0 is %s (%s), and tried again after %v", p.state, p.reason, wait)
-			}
 			if len(r.tunnels.refused) != 1 {
 				return fmt.Errorf("refused: %+v", r.tunnels.refused)
 			}
-			p.retryAt = time.Now()
 			for _, f := range r.tunnels.refused {
+				for _, name := range []string{"t0", "t1"} {
+					p := r.ports[name]
+					if wait := time.Until(p.retryAt); p.state != api.PortError || !p.retryAt.Equal(f.until) || wait > maxRefusal {
+						return fmt.Errorf("%s is %s (%s), and tried again after %v", name, p.state, p.reason, wait)
+					}
+					p.retryAt = time.Now()
+				}
 				f.until = time.Now()
 			}
 			r.retry()
@@ -149,5 +157,23 @@ func TestRefusedEndpointIsTriedSoon(t *testing.T) {
 		return nil
 	}); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestTunnelsReasonIsNoEvent: a tunnel that is down for one reason after another, as BFD
+// goes from down to init, is told of once.
+func TestTunnelsReasonIsNoEvent(t *testing.T) {
+	var told []string
+	r := &reconciler{log: slog.New(slog.NewTextHandler(io.Discard, nil)), tell: func(e api.Event) { told = append(told, e.Message) }}
+	p := &portState{bridge: "br0", port: config.Port{Name: "t0"}, tunnel: &tunnelPort{}}
+	r.setState(p, api.PortDown, "BFD is down")
+	since := p.since
+	r.setState(p, api.PortDown, "BFD is init")
+	if p.reason != "BFD is init" || !p.since.Equal(since) {
+		t.Errorf("it is down since %v (not %v): %s", p.since, since, p.reason)
+	}
+	r.setState(p, api.PortUp, "")
+	if len(told) != 2 || told[0] != "port t0 of br0 is down: BFD is down" || told[1] != "port t0 of br0 is up" {
+		t.Errorf("%q", told)
 	}
 }
