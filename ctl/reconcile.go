@@ -126,6 +126,7 @@ func (r *reconciler) applyLocked(doc config.Document) {
 	doc = mesh.Expand(doc)
 	r.desired = doc
 	r.readLocalLocked()
+	clear(r.tunnels.refused) // who edits wants to see it tried
 	want := map[string]wantedPort{}
 	for _, b := range doc.Bridges {
 		want[b.Name] = wantedPort{b.Name, b.Local()}

@@ -24,11 +24,11 @@ import (
 func TestPeerDiesAndReturns(t *testing.T) {
 	h := newTwoHosts(t, lab.DaemonOptions{})
 	h.tunnel("vxlan", fast...)
-	events := h.listen(h.a, "bfd-down", "port-down", "bfd-up", "port-up")
+	events := h.a.d.Events("bfd-down", "port-down", "bfd-up", "port-up")
 	once := func(when string, n int) {
 		t.Helper()
 		for _, kind := range []string{"bfd-down", "port-down", "bfd-up", "port-up"} {
-			if all := events.of(kind); len(all) != n {
+			if all := events.Of(kind, ""); len(all) != n {
 				t.Errorf("%s: %d events %s, want %d: %+v", when, len(all), kind, n, all)
 			}
 		}
@@ -51,7 +51,7 @@ func TestPeerDiesAndReturns(t *testing.T) {
 	h.b.d.Stop()
 	waitPort(t, h.a.d, "t0", api.PortDown, "the other end has taken the tunnel down")
 	gone := <-ended
-	if all := events.of("port-down"); len(all) != 2 || all[1].Time.After(gone.Add(200*time.Millisecond)) ||
+	if all := events.Of("port-down", ""); len(all) != 2 || all[1].Time.After(gone.Add(200*time.Millisecond)) ||
 		!strings.Contains(all[1].Message, "the other end has taken the tunnel down") {
 		t.Errorf("the daemon ended at %v, and the peer's port: %+v", gone, all)
 	}
@@ -65,7 +65,7 @@ func TestPeerDiesAndReturns(t *testing.T) {
 func TestUnknownTunnelPacketsAreNamed(t *testing.T) {
 	h := newTwoHosts(t, lab.DaemonOptions{})
 	h.tunnel("vxlan")
-	events := h.listen(h.a, "drops")
+	events := h.a.d.Events("drops")
 	err := h.b.Do(func() error {
 		c, err := net.Dial("udp4", "192.0.2.1:4789")
 		if err != nil {
@@ -80,7 +80,7 @@ func TestUnknownTunnelPacketsAreNamed(t *testing.T) {
 					return err
 				}
 			}
-			if len(events.of("drops")) == 0 {
+			if len(events.Of("drops", "")) == 0 {
 				return fmt.Errorf("no event of drops")
 			}
 			return nil
@@ -89,7 +89,7 @@ func TestUnknownTunnelPacketsAreNamed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ev := events.of("drops")[0]
+	ev := events.Of("drops", "")[0]
 	if ev.Port != "vxlan 0.0.0.0:4789" || ev.Detail["reason"] != "tunnel-unknown-source" || ev.Detail["source"] != "192.0.2.2 key 99" {
 		t.Errorf("%+v", ev)
 	}
@@ -104,7 +104,7 @@ func TestTunnelChangedLive(t *testing.T) {
 	h := newTwoHosts(t, lab.DaemonOptions{})
 	h.tunnel("vxlan", fast...)
 	before := h.a.tunnelOf(t, "t0")
-	events := h.listen(h.a, "bfd-down", "port-down", "bfd-up", "port-up")
+	events := h.a.d.Events("bfd-down", "port-down", "bfd-up", "port-up")
 	for _, ms := range []int{300, 50, 1000, 100} { // no flap, up or down
 		for _, e := range []*end{h.a, h.b} {
 			e.d.Ctl("set-port", "t0", fmt.Sprint("bfd_min_rx=", ms), fmt.Sprint("bfd_min_tx=", ms))
@@ -120,7 +120,7 @@ func TestTunnelChangedLive(t *testing.T) {
 		t.Errorf("it was %+v and is %+v", before.BFD, st.BFD)
 	}
 	for _, kind := range []string{"bfd-down", "port-down", "bfd-up", "port-up"} {
-		if all := events.of(kind); len(all) > 0 {
+		if all := events.Of(kind, ""); len(all) > 0 {
 			t.Errorf("other timers: %+v", all)
 		}
 	}

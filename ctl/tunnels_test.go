@@ -2,13 +2,9 @@ package ctl_test
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
-	"net/http"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -127,69 +123,6 @@ func (e *end) macsAt(t *testing.T, port string) int {
 		t.Fatal(err)
 	}
 	return len(all)
-}
-
-// told is what a daemon tells from the moment listen returns.
-type told struct {
-	mu  sync.Mutex
-	all []api.Event
-}
-
-// listen listens to events of some kinds. None is missed after it returned.
-func (h *twoHosts) listen(e *end, kinds ...string) *told {
-	h.t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", e.d.Socket)
-	}}}
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://vswitch/v1/events?kind="+strings.Join(kinds, ","), nil)
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	answer, err := client.Do(r) // its header comes once the daemon tells us of events
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	l := &told{}
-	var done sync.WaitGroup
-	h.Cleanup(func() { cancel(); done.Wait() })
-	done.Go(func() { // ends with the lab, or the daemon
-		defer answer.Body.Close()
-		for lines := json.NewDecoder(answer.Body); ; {
-			var ev api.Event
-			if lines.Decode(&ev) != nil {
-				return
-			}
-			l.mu.Lock()
-			l.all = append(l.all, ev)
-			l.mu.Unlock()
-		}
-	})
-	return l
-}
-
-// of returns the events of a kind so far.
-func (l *told) of(kind string) (some []api.Event) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, ev := range l.all {
-		if ev.Kind == kind {
-			some = append(some, ev)
-		}
-	}
-	return some
-}
-
-// wait waits for the first event of a kind.
-func (l *told) wait(t *testing.T, kind string) api.Event {
-	t.Helper()
-	lab.Eventually(t, patient, func() error {
-		if len(l.of(kind)) == 0 {
-			return fmt.Errorf("no event %s", kind)
-		}
-		return nil
-	})
-	return l.of(kind)[0]
 }
 
 // TestTunnelsWithLocalIPAndWithout: a port with local_ip takes nothing from a mesh of
@@ -331,7 +264,7 @@ func TestDeadPeerIsForgottenWhileBusy(t *testing.T) {
 	}
 	h.a.d.Ctl("apply", "-f", write(t, h.Lab, doc.String()))
 	without += "  - name: br1\n"
-	events := h.listen(h.a, "bfd-down")
+	events := h.a.d.Events("bfd-down")
 	if h.a.macsAt(t, "t0") == 0 {
 		t.Fatal("nothing was learned")
 	}
@@ -342,7 +275,7 @@ func TestDeadPeerIsForgottenWhileBusy(t *testing.T) {
 		_, err := h.a.api.ApplyText(context.Background(), []byte(without), api.ApplyOptions{})
 		applied <- err
 	}()
-	down := events.wait(t, "bfd-down").Time
+	down := events.Wait(patient, "bfd-down", "").Time
 	lab.Eventually(t, patient, func() error {
 		if n := h.a.macsAt(t, "t0"); n > 0 {
 			return fmt.Errorf("%d MACs are behind a dead peer", n)
@@ -388,9 +321,9 @@ func TestUnderlayComesBack(t *testing.T) {
 			}
 			return nil
 		})
-		events := h.listen(h.a, "bfd-up", "port-up")
+		events := h.a.d.Events("bfd-up", "port-up")
 		h.a.MustExec(append([]string{"ip"}, c.back...)...)
-		bfd, up := events.wait(t, "bfd-up").Time, events.wait(t, "port-up").Time
+		bfd, up := events.Wait(patient, "bfd-up", "").Time, events.Wait(patient, "port-up", "").Time
 		t.Logf("%s: up %v after BFD", c.name, up.Sub(bfd))
 		if up.Sub(bfd) > 500*time.Millisecond {
 			t.Errorf("%s: the port was up %v after BFD", c.name, up.Sub(bfd))

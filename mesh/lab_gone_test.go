@@ -14,7 +14,7 @@ const detection = 900 * time.Millisecond
 
 // noticed waits until a member has lost sight of another by BFD and forgotten a MAC
 // that was behind it.
-func (n *labMesh) noticed(m, gone *member, told *events, since time.Time) {
+func (n *labMesh) noticed(m, gone *member, told *lab.Events, since time.Time) {
 	n.t.Helper()
 	port := gone.port("m0")
 	lab.Eventually(n.t, patient, func() error { return m.is(port, api.PortDown) })
@@ -31,8 +31,8 @@ func (n *labMesh) noticed(m, gone *member, told *events, since time.Time) {
 			n.t.Errorf("%s still has %s behind %s", m.name, c.MAC, at)
 		}
 	}
-	told.wait(n.t, "bfd-down", port)
-	told.wait(n.t, "port-down", port)
+	told.Wait(patient, "bfd-down", port)
+	told.Wait(patient, "port-down", port)
 }
 
 // TestLabHostGone kills a host's daemon, or pulls its plug, and brings it back,
@@ -70,7 +70,7 @@ func TestLabHostGone(t *testing.T) {
 			}
 			between := []*stream{n.startStream(a.c[0], b.c[0], time.Millisecond), n.startStream(b.c[0], a.c[0], time.Millisecond)}
 			to, from := n.startStream(a.c[0], c.c[0], 5*time.Millisecond), n.startStream(c.c[0], b.c[0], 5*time.Millisecond)
-			toldA, toldB := n.watch(a), n.watch(b)
+			toldA, toldB := a.d.Events(), b.d.Events()
 
 			since := way.away(n, c)
 			n.noticed(a, c, toldA, since)
@@ -85,16 +85,16 @@ func TestLabHostGone(t *testing.T) {
 				}
 			}
 			n.waitMesh("m0", n.hosts...)
-			for _, told := range []*events{toldA, toldB} {
-				told.wait(t, "bfd-up", c.port("m0"))
-				told.wait(t, "port-up", c.port("m0"))
+			for _, told := range []*lab.Events{toldA, toldB} {
+				told.Wait(patient, "bfd-up", c.port("m0"))
+				told.Wait(patient, "port-up", c.port("m0"))
 				for _, kind := range []string{"bfd-down", "port-down", "bfd-up", "port-up"} {
 					// A tick may fall between hearing and being heard, and say so.
-					if all := told.of(kind, ""); len(all) != 1 && (kind != "port-down" || len(all) != 2) {
+					if all := told.Of(kind, ""); len(all) != 1 && (kind != "port-down" || len(all) != 2) {
 						t.Errorf("%d events %s, want 1: %+v", len(all), kind, all)
 					}
 				}
-				if lost := told.of("lost", ""); len(lost) > 0 {
+				if lost := told.Of("lost", ""); len(lost) > 0 {
 					t.Errorf("%+v", lost)
 				}
 			}
@@ -133,7 +133,7 @@ func TestLabPeerComesAndGoes(t *testing.T) {
 	streams := []*stream{n.startStream(a.c[0], b.c[0], time.Millisecond), n.startStream(b.c[0], a.c[0], time.Millisecond),
 		n.startStream(c.c[0], a.c[0], time.Millisecond)}
 	tcp := n.startTransfers(b.c[0], c.c[0])
-	told := n.watch(a)
+	told := a.d.Events()
 	for range 2 {
 		for _, m := range three {
 			m.d.Ctl("mesh", "set", "m0", peers(n.hosts...))
@@ -161,7 +161,7 @@ func TestLabPeerComesAndGoes(t *testing.T) {
 	tcp.stop(t)
 	for _, other := range []*member{b, c} {
 		for _, kind := range []string{"bfd-down", "port-down", "port-removed", "port-up"} {
-			if all := told.of(kind, other.port("m0")); len(all) > 0 {
+			if all := told.Of(kind, other.port("m0")); len(all) > 0 {
 				t.Errorf("what happens to d is told of %s: %+v", other.name, all)
 			}
 		}
@@ -194,7 +194,7 @@ func TestLabFlappingLink(t *testing.T) {
 		t.Fatal(err)
 	}
 	between, to := n.startStream(a.c[0], b.c[0], time.Millisecond), n.startStream(a.c[0], c.c[0], 5*time.Millisecond)
-	told := n.watch(a)
+	told := a.d.Events()
 	const long, short = 3, 10
 	for range long {
 		n.u.Cut(c.Host)
@@ -203,7 +203,7 @@ func TestLabFlappingLink(t *testing.T) {
 		to.hears(t, time.Now())
 		lab.Eventually(t, patient, func() error { return a.is(c.port("m0"), api.PortUp) })
 	}
-	downs := len(told.of("bfd-down", ""))
+	downs := len(told.Of("bfd-down", ""))
 	if downs != long {
 		t.Errorf("%d events bfd-down of %d cuts", downs, long)
 	}
@@ -215,7 +215,7 @@ func TestLabFlappingLink(t *testing.T) {
 	to.hears(t, mended)
 	n.waitMesh("m0", n.hosts...)
 	t.Logf("in use again %v after the last of %d short cuts, up after %v; they were noticed %d times", to.hears(t, mended).Sub(mended).Round(time.Millisecond),
-		short, time.Since(mended).Round(time.Millisecond), len(told.of("bfd-down", ""))-downs)
+		short, time.Since(mended).Round(time.Millisecond), len(told.Of("bfd-down", ""))-downs)
 
 	between.stop(t)
 	to.end()
@@ -224,12 +224,12 @@ func TestLabFlappingLink(t *testing.T) {
 	}
 	// Each cut is told of once, and nobody else is.
 	for _, kind := range []string{"bfd-down", "bfd-up", "port-down", "port-up", "mtu-changed"} {
-		all := told.of(kind, c.port("m0"))
-		if len(all) > long+short || len(all) != len(told.of(kind, "")) {
-			t.Errorf("%d events %s of %d cuts: %+v", len(all), kind, long+short, told.of(kind, ""))
+		all := told.Of(kind, c.port("m0"))
+		if len(all) > long+short || len(all) != len(told.Of(kind, "")) {
+			t.Errorf("%d events %s of %d cuts: %+v", len(all), kind, long+short, told.Of(kind, ""))
 		}
 	}
-	if all := len(told.of("bfd-down", "")); all != len(told.of("bfd-up", "")) {
+	if all := len(told.Of("bfd-down", "")); all != len(told.Of("bfd-up", "")) {
 		t.Error("BFD went down and up, and not as often")
 	}
 	if err := fewEvents(told, 20*(long+short)); err != nil {
@@ -239,15 +239,14 @@ func TestLabFlappingLink(t *testing.T) {
 }
 
 // fewEvents is an error when a daemon told of more than limit.
-func fewEvents(e *events, limit int) error {
-	e.mu.Lock()
-	defer e.mu.Unlock()
+func fewEvents(e *lab.Events, limit int) error {
+	all := e.All()
 	kinds := map[string]int{}
-	for _, ev := range e.all {
+	for _, ev := range all {
 		kinds[ev.Kind]++
 	}
-	if len(e.all) > limit {
-		return fmt.Errorf("%d events, by kind %v", len(e.all), kinds)
+	if len(all) > limit {
+		return fmt.Errorf("%d events, by kind %v", len(all), kinds)
 	}
 	return nil
 }

@@ -60,14 +60,14 @@ func (n *labMesh) talk(all ...*lab.Container) (stop func()) {
 // looped watches hosts in a loop: they say so, they answer, and few frames circle.
 // A MAC is held where it is first one time too many, and what is held there does
 // not get as far as the other bridges: any of the hosts may be the one.
-func (n *labMesh) looped(told map[*member]*events, bridges ...string) {
+func (n *labMesh) looped(told map[*member]*lab.Events, bridges ...string) {
 	n.t.Helper()
 	for _, home := range n.hosts {
 		for _, c := range home.c {
 			mac := c.MAC.String()
 			lab.Eventually(n.t, patient, func() error {
 				for _, m := range n.hosts {
-					for _, e := range told[m].of("mac-flapping", "") {
+					for _, e := range told[m].Of("mac-flapping", "") {
 						other, _ := e.Detail["other"].(string)
 						if e.Detail["mac"] == mac && other != "" && other != e.Port && hasAll(e.Message, mac, e.Port, other) {
 							return nil
@@ -125,7 +125,7 @@ func (n *labMesh) looped(told map[*member]*events, bridges ...string) {
 	for _, home := range n.hosts {
 		for _, c := range home.c {
 			// At home, it is held where it is.
-			for _, e := range told[home].of("mac-flapping", "") {
+			for _, e := range told[home].Of("mac-flapping", "") {
 				if e.Bridge == "br0" && e.Detail["mac"] == c.MAC.String() && e.Port != c.Veth {
 					n.t.Errorf("%s: the MAC of %s is held elsewhere: %s", home.name, c.Veth, e.Message)
 				}
@@ -163,7 +163,7 @@ func TestLabTwoMeshesPatched(t *testing.T) {
 	if err := pingAll(a, b); err != nil {
 		t.Fatal(err)
 	}
-	told := map[*member]*events{a: n.watch(a), b: n.watch(b)}
+	told := map[*member]*lab.Events{a: a.d.Events(), b: b.d.Events()}
 	patch := func(m *member) {
 		m.d.Ctl("add-port", "br0", "p0", "type=patch", "peer=p1")
 		m.d.Ctl("add-port", "br1", "p1", "type=patch", "peer=p0")
@@ -265,7 +265,7 @@ func TestLabBridgeCabledTwice(t *testing.T) {
 			a.Sysctl(fmt.Sprintf("net/ipv6/conf/%s%d/disable_ipv6", end, i), "1")
 		}
 	}
-	told := n.watch(a)
+	told := a.d.Events()
 	a.d.Ctl("add-br", "br1", "mac-flap-hold=1")
 	for i := range 2 {
 		a.d.Ctl("add-port", "br0", fmt.Sprint("v", i))
@@ -273,7 +273,7 @@ func TestLabBridgeCabledTwice(t *testing.T) {
 	}
 	stop := n.talk(a.c[0])
 	quiet := n.talk(a.c[1])
-	n.looped(map[*member]*events{a: told}, "br0", "br1")
+	n.looped(map[*member]*lab.Events{a: told}, "br0", "br1")
 	// Its own containers find each other in spite of it.
 	if err := lab.Ping(a.c[0], a.c[1]); err != nil {
 		t.Error(err)

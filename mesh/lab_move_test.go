@@ -41,7 +41,7 @@ func TestLabMoves(t *testing.T) {
 	if at := c.at(t, x.MAC); at != a.port("m0") {
 		t.Errorf("c has x behind %q", at)
 	}
-	told := n.watch(c, "mac-moved", "mac-flapping")
+	told := c.d.Events("mac-moved", "mac-flapping")
 	for i, m := range []*member{b, a, b, a} {
 		old := x.Host
 		// Its old interface goes, or stays for a while: that host hears it from afar
@@ -67,12 +67,12 @@ func TestLabMoves(t *testing.T) {
 		}
 	}
 	lab.Eventually(t, patient, func() error {
-		if moves := told.of("mac-moved", ""); len(moves) != 4 {
+		if moves := told.Of("mac-moved", ""); len(moves) != 4 {
 			return fmt.Errorf("%d events of 4 moves: %+v", len(moves), moves)
 		}
 		return nil
 	})
-	if all := told.of("mac-flapping", ""); len(all) > 0 {
+	if all := told.Of("mac-flapping", ""); len(all) > 0 {
 		t.Errorf("who moves now and then flaps: %+v", all)
 	}
 	n.settled()

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"os"
 	"strings"
 	"sync"
@@ -298,74 +297,4 @@ func know(a, b *lab.Container) {
 	for _, way := range [][2]*lab.Container{{a, b}, {b, a}} {
 		way[0].MustExec("ip", "neighbor", "replace", way[1].IP(), "lladdr", way[1].MAC.String(), "dev", "eth0", "nud", "permanent")
 	}
-}
-
-// events is what a daemon tells from the moment watch returns.
-type events struct {
-	mu  sync.Mutex
-	all []api.Event
-}
-
-// watch listens to a member's events, of some kinds or of all. None is missed after
-// it returned.
-func (n *labMesh) watch(m *member, kinds ...string) *events {
-	n.t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", m.d.Socket)
-	}
-	client := http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://vswitch/v1/events?kind="+strings.Join(kinds, ","), nil)
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	answer, err := client.Do(r) // its header comes once the daemon tells us of events
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	e := &events{}
-	var done sync.WaitGroup
-	n.Cleanup(func() { cancel(); done.Wait() })
-	done.Go(func() { // ends with the lab, or the daemon
-		defer answer.Body.Close()
-		for lines := json.NewDecoder(answer.Body); ; {
-			var ev api.Event
-			if lines.Decode(&ev) != nil {
-				return
-			}
-			e.mu.Lock()
-			e.all = append(e.all, ev)
-			e.mu.Unlock()
-		}
-	})
-	return e
-}
-
-// of returns the events of a kind about a port, or about any.
-func (e *events) of(kind, port string) (some []api.Event) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	for _, ev := range e.all {
-		if ev.Kind == kind && (port == "" || ev.Port == port) {
-			some = append(some, ev)
-		}
-	}
-	return some
-}
-
-// wait waits for an event of a kind about a port.
-func (e *events) wait(t *testing.T, kind, port string) api.Event {
-	t.Helper()
-	var found api.Event
-	lab.Eventually(t, patient, func() error {
-		some := e.of(kind, port)
-		if len(some) == 0 {
-			e.mu.Lock()
-			defer e.mu.Unlock()
-			return fmt.Errorf("no event %s of %s among %+v", kind, port, e.all)
-		}
-		found = some[0]
-		return nil
-	})
-	return found
 }

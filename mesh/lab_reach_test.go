@@ -155,11 +155,11 @@ func TestLabDelMesh(t *testing.T) {
 		}
 	}
 
-	watched := n.watch(b, "bfd-down")
+	watched := b.d.Events("bfd-down")
 	gone := time.Now()
 	a.d.Ctl("mesh", "del", "m0")
 	// Told, not found out: the goodbye is quicker than the silence.
-	if e := watched.wait(t, "bfd-down", a.port("m0")); e.Detail["remote_state"] != "admin_down" {
+	if e := watched.Wait(patient, "bfd-down", a.port("m0")); e.Detail["remote_state"] != "admin_down" {
 		t.Errorf("b heard %+v", e)
 	}
 	t.Logf("b noticed after %v", time.Since(gone))
