@@ -10,7 +10,8 @@
 // then sends what was staged for each output with one system call (transmit.go).
 // Any worker may send on any port: a port's sockets are the kernel's to share.
 // A frame is never handed from one worker to another, so the order within a flow
-// is the order in which its port's queue was read.
+// is the order in which its port's queue was read. An endpoint's queues are read
+// like a port's, but bring frames of many ports (endpoint.go).
 //
 // What a worker knows of the configuration is an immutable snapshot behind one
 // atomic pointer (snapshot.go), which it loads once a batch. The control side
@@ -29,7 +30,9 @@
 // reason (reasons.go), once; each further output is a copy. For every bridge,
 // when nothing is in flight,
 //
-//	received + flood copies + mirror copies + split copies == sent + dropped
+//	received + flood copies + mirror copies + split copies + answers == sent + dropped
+//
+// where answers are ICMP messages that the switch makes itself (answer.go).
 //
 // Counters are kept for each worker and summed by the reader (counters.go).
 //
