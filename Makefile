@@ -23,7 +23,7 @@ DEMO_NEEDS := iproute2=ip iputils-ping=ping iperf3=iperf3 tcpdump=tcpdump ethtoo
 
 help:
 	@echo 'make build      build vswitchd and vswitchctl into bin/'
-	@echo 'make demo       see it work: two containers, a switch, a capture (root)'
+	@echo 'make demo       see it work: containers on two hosts, switches, a tunnel (root)'
 	@echo 'make test       run every test (root, some minutes)'
 	@echo 'make fuzz       run every fuzz target, FUZZTIME=30s each'
 	@echo 'make bench      run the benchmarks'
@@ -46,7 +46,7 @@ test:
 	@scripts/need $(TEST_NEEDS)
 	@$(MAKE) --no-print-directory lint build
 	CGO_ENABLED=1 $(GO) test -race -count=1 -timeout 14m ./...
-	CGO_ENABLED=0 $(GO) test -count=1 -timeout 10m ./switch ./ports ./frame ./fdb ./capture
+	CGO_ENABLED=0 $(GO) test -count=1 -timeout 10m ./switch ./tunnel ./ports ./frame ./fdb ./capture
 
 bench:
 	CGO_ENABLED=0 $(GO) test -run '^$$' -bench . -benchtime $(BENCHTIME) ./...
