@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -137,6 +138,26 @@ bridges:
 	}
 }
 
+// stopped is an error until every thread of a process has stopped: SIGSTOP returns
+// before they do.
+func stopped(pid int) error {
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	if err != nil || len(files) == 0 {
+		return fmt.Errorf("threads of %d: %d, %v", pid, len(files), err)
+	}
+	for _, file := range files {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		// proc_pid_stat(5): the state stands behind the name, which is in brackets.
+		if state := b[bytes.LastIndexByte(b, ')')+1:]; !bytes.HasPrefix(state, []byte(" T")) {
+			return fmt.Errorf("%s: %.3s", file, state)
+		}
+	}
+	return nil
+}
+
 // TestLabMissed lets the kernel drop before the switch can read, while the daemon
 // is stopped:
 //
@@ -154,6 +175,7 @@ func TestLabMissed(t *testing.T) {
 	}
 	resume := func() { n.d.Process().Signal(syscall.SIGCONT) }
 	n.Cleanup(resume) // before the daemon is told to end, whatever happens
+	lab.Eventually(t, 5*time.Second, func() error { return stopped(n.d.Process().PID()) })
 	for i := range frames {
 		labSend(t, in, labEther(c2.MAC, c1.MAC, fmt.Sprint("burst ", i, strings.Repeat("x", 500))))
 	}
