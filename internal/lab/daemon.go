@@ -23,6 +23,9 @@ const (
 
 // DaemonOptions says how to run a daemon.
 type DaemonOptions struct {
+	// BinDir is a directory with built vswitchd and vswitchctl; where it is empty,
+	// they are built from source.
+	BinDir string
 	Args []string // more flags of vswitchd
 	Env  []string // more environment variables, NAME=value
 	// RunDir and StateDir are the daemon's; made privately where empty. Two
@@ -49,7 +52,8 @@ type Daemon struct {
 	proc    *Proc  // nil when stopped on purpose
 }
 
-// Daemon builds vswitchd and vswitchctl (once a test process), starts vswitchd
+// Daemon builds vswitchd and vswitchctl (once a test process, and not where
+// DaemonOptions.BinDir has them), starts vswitchd
 // inside the host with private directories, and waits until it answers.
 func (h *Host) Daemon(o DaemonOptions) *Daemon {
 	h.lab.t.Helper()
@@ -148,7 +152,7 @@ func (d *Daemon) Launch() error {
 	if d.proc != nil {
 		return fmt.Errorf("start vswitchd: it runs already as process %d", d.proc.PID())
 	}
-	path, err := vswitchd.path("vswitchd")
+	path, err := d.program("vswitchd")
 	if err != nil {
 		return err
 	}
@@ -166,6 +170,14 @@ func (d *Daemon) Launch() error {
 		cmd.Stdout, cmd.Stderr = d.Log, d.Log
 	})
 	return err
+}
+
+// program returns what to execute for one of this project's programs.
+func (d *Daemon) program(name string) (string, error) {
+	if d.options.BinDir != "" {
+		return filepath.Join(d.options.BinDir, name), nil
+	}
+	return map[string]*program{"vswitchd": &vswitchd, "vswitchctl": &vswitchctl}[name].path(name)
 }
 
 // Process returns the running daemon's process.
@@ -265,7 +277,7 @@ func (d *Daemon) CtlErr(args ...string) (stdout, stderr string, code int) {
 func (d *Daemon) CtlStart(args ...string) (p *Proc, stdout *Tail) {
 	d.Host.lab.t.Helper()
 	stdout = &Tail{Limit: 64 << 20}
-	path, err := vswitchctl.path("vswitchctl")
+	path, err := d.program("vswitchctl")
 	if err == nil {
 		p, err = d.Host.start(append([]string{path, "--ctl", d.Socket}, args...), func(cmd *exec.Cmd) {
 			cmd.Args[0] = "vswitchctl"

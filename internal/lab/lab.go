@@ -9,7 +9,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -26,7 +25,7 @@ var counter atomic.Int32
 // Thread-safety: a Lab's methods may be called from any goroutine, but those that
 // fail the test only from the test's.
 type Lab struct {
-	t    testing.TB
+	t    T
 	name string // vsw-<pid>-<n>
 	dir  string
 
@@ -36,9 +35,9 @@ type Lab struct {
 	ends   []func() // run in reverse before processes are killed
 }
 
-// New starts a lab that ends with t. It needs root: without it the test is
-// skipped, or fails where the environment says CI=true.
-func New(t testing.TB) *Lab {
+// New starts a lab that ends with t: a test, or a Standalone. It needs root:
+// without it the test is skipped, or fails where the environment says CI=true.
+func New(t T) *Lab {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		if os.Getenv("CI") == "true" {
@@ -71,6 +70,9 @@ func (l *Lab) Cleanup(f func()) {
 	l.ends = append(l.ends, f)
 }
 
+// Close ends the lab now; its test does it too. Errors are the test's.
+func (l *Lab) Close() { l.end() }
+
 // end removes everything, in the order that lets each part go: the tests' own
 // hooks, processes, namespaces (and with them links, addresses and tc hooks),
 // files. It goes on whatever fails, and fails the test for what stays.
@@ -98,7 +100,7 @@ func (l *Lab) end() {
 
 // Eventually calls f until it returns nil, and fails the test with f's last error
 // when timeout has passed. It is how a test waits: for a condition, not a time.
-func Eventually(t testing.TB, timeout time.Duration, f func() error) {
+func Eventually(t T, timeout time.Duration, f func() error) {
 	t.Helper()
 	if err := Wait(timeout, f); err != nil {
 		t.Fatal(err)
