@@ -3,17 +3,30 @@ package vswitch
 import "sync/atomic"
 
 // portCounters are one worker's counters of one port. Only that worker writes
-// them; anybody reads. A super-frame is one frame.
+// them; anybody reads. A super-frame is one frame. They fill one cache line, so
+// that workers do not share any; most ports drop for few reasons, or none, so
+// reasons take memory only once they are met.
 type portCounters struct {
 	rxFrames, rxBytes atomic.Uint64
 	txFrames, txBytes atomic.Uint64
-	drops             [numReasons]dropCounter
-	_                 [64]byte // keeps the next worker's counters off our cache line
+	drops             atomic.Pointer[dropBlock] // nil: none yet
+	_                 [cacheLine - 5*8]byte
+}
+
+const cacheLine = 64
+
+// dropBlock counts a few reasons, in the order in which they were first met. It
+// fills a cache line of its own.
+type dropBlock struct {
+	counts [3]dropCounter
+	more   atomic.Pointer[dropBlock] // nil while there is room here
+	_      [cacheLine - 3*16 - 8]byte
 }
 
 type dropCounter struct {
-	count atomic.Uint64
-	last  atomic.Uint32 // seconds on the switch's clock
+	count  atomic.Uint64
+	last   atomic.Uint32 // seconds on the switch's clock
+	reason atomic.Uint32 // DropNone: the place is free, and so are those behind it
 }
 
 func (c *portCounters) received(frames, bytes uint64) {
@@ -27,8 +40,45 @@ func (c *portCounters) sent(frames, bytes uint64) {
 }
 
 func (c *portCounters) dropped(r Reason, n uint64, now uint32) {
-	c.drops[r].count.Add(n)
-	c.drops[r].last.Store(now)
+	d := c.drop(r)
+	d.count.Add(n)
+	d.last.Store(now)
+}
+
+// drop returns the counter of a reason. It allocates a block when the port meets
+// its first reason, and its fourth, and so on.
+func (c *portCounters) drop(r Reason) *dropCounter {
+	at := &c.drops
+	for {
+		b := at.Load()
+		if b == nil {
+			b = new(dropBlock)
+			at.Store(b)
+		}
+		for i := range b.counts {
+			d := &b.counts[i]
+			switch Reason(d.reason.Load()) {
+			case r:
+				return d
+			case DropNone:
+				d.reason.Store(uint32(r))
+				return d
+			}
+		}
+		at = &b.more
+	}
+}
+
+// addTo adds what was dropped to a sum by reason.
+func (c *portCounters) addTo(sum *[numReasons]DropCount) {
+	for b := c.drops.Load(); b != nil; b = b.more.Load() {
+		for i := range b.counts {
+			d := &b.counts[i]
+			if r := d.reason.Load(); r != uint32(DropNone) {
+				sum[r].add(d.count.Load(), d.last.Load())
+			}
+		}
+	}
 }
 
 // bridgeCounters are one worker's counters of one bridge, beyond its ports'.
@@ -88,9 +138,7 @@ func sum(workers []portCounters) (c Counters) {
 		c.RxBytes += w.rxBytes.Load()
 		c.TxFrames += w.txFrames.Load()
 		c.TxBytes += w.txBytes.Load()
-		for r := range w.drops {
-			c.Drops[r].add(w.drops[r].count.Load(), w.drops[r].last.Load())
-		}
+		w.addTo(&c.Drops)
 	}
 	// What the kernel lost counts as received too, so that the sums meet.
 	c.RxMissed = c.Drops[DropMissed].Count + c.Drops[DropUnreadable].Count
