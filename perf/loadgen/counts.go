@@ -14,7 +14,7 @@ type Counts struct {
 	Distinct   uint64 // no frame twice
 	Duplicated uint64 // came again
 	Reordered  uint64 // of Distinct: after a later one of their flow
-	Old        uint64 // so late that they may be reordered or duplicated; see Receiver
+	Old        uint64 // 130,000 frames late or more: reordered or duplicated, no telling
 	Missing    uint64 // sent and not read
 	Unread     uint64 // reached the interface and found no room in the ring
 	Lost       uint64 // Missing less Unread: the switch's

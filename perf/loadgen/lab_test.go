@@ -2,8 +2,11 @@ package loadgen_test
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"vswitch/internal/lab"
 	"vswitch/perf/loadgen"
@@ -23,10 +26,15 @@ func newWire(t testing.TB) wire {
 	return wire{h, h.Container("c1")}
 }
 
-func (w wire) sender(t testing.TB) (s *loadgen.Sender) {
+func (w wire) sender(t testing.TB) *loadgen.Sender {
 	t.Helper()
-	err := w.host.Do(func() (err error) {
-		s, err = loadgen.OpenSender(w.far.Veth)
+	return sender(t, w.host.Namespace, w.far.Veth)
+}
+
+func sender(t testing.TB, n *lab.Namespace, ifname string) (s *loadgen.Sender) {
+	t.Helper()
+	err := n.Do(func() (err error) {
+		s, err = loadgen.OpenSender(ifname)
 		return err
 	})
 	if err != nil {
@@ -100,5 +108,173 @@ func TestEveryFrameIsCounted(t *testing.T) {
 				t.Errorf("latency of %d frames, at most %v", c.Latency.Count(), c.Latency.Max())
 			}
 		})
+	}
+}
+
+// A paced stream leaves at its rate, and a wire carries 100,000 a second with none
+// lost, doubled or out of turn.
+func TestPacing(t *testing.T) {
+	w := newWire(t)
+	s, r := w.sender(t), w.receiver(t, 10)
+	for _, rate := range []float64{1000, 20_000, 100_000} {
+		sent, c := session(t, s, r, loadgen.Stream{Sizes: []int{60}, Flows: 10, Rate: rate, Duration: time.Second})
+		t.Logf("%v/s: %.0f sent a second, %.0f arrived, latency p50 %v p99 %v", rate, sent.PerSecond(), c.PerSecond(),
+			c.Latency.Quantile(0.5), c.Latency.Quantile(0.99))
+		if low := rate * 0.97; float64(sent.Frames) < low || sent.PerSecond() < low || float64(sent.Frames) > rate || sent.PerSecond() > rate*1.001 {
+			t.Errorf("%v a second for a second: %d frames in %v", rate, sent.Frames, sent.Elapsed)
+		}
+		if p := c.PerSecond(); p < rate*0.97 || p > rate*1.03 {
+			t.Errorf("%v a second: %v arrived", rate, p)
+		}
+		if c.Distinct != sent.Frames || c.Arrived != c.Distinct || c.Lost+c.Unread+c.Reordered+c.Duplicated != 0 {
+			t.Errorf("sent %+v, counted %+v", sent, c)
+		}
+	}
+}
+
+// A receiver counts from Start to Stop, and only what was sent between.
+func TestSessions(t *testing.T) {
+	ctx := context.Background()
+	w := newWire(t)
+	s, r := w.sender(t), w.receiver(t, 5)
+	st := loadgen.Stream{Sizes: []int{60}, Flows: 5, Count: 1000}
+	for range 3 {
+		if _, err := s.Send(ctx, st); err != nil { // nobody listens
+			t.Fatal(err)
+		}
+		sent, c := session(t, s, r, st)
+		if c.Distinct != 1000 || c.Arrived != 1000 || c.Missing != 0 || c.First < sent.Started || c.Last < c.First {
+			t.Errorf("sent %+v, counted %+v", sent, c)
+		}
+	}
+
+	// Two streams of one session, and one that never came.
+	if err := r.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Start(); err == nil {
+		t.Error("started twice")
+	}
+	a, err := s.Send(ctx, loadgen.Stream{Sizes: []int{60}, Flows: 2, Count: 101})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := s.Send(ctx, loadgen.Stream{Sizes: []int{1000}, Flows: 2, First: 2, Count: 50})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Announce(ctx, loadgen.SrcMAC, 33, 0); err != nil {
+		t.Fatal(err)
+	}
+	c, err := r.Stop(a, b, loadgen.Sent{Frames: 7, First: 4, Flows: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Distinct != 151 || c.Announced != 33 || c.Missing != 7 || c.Lost != 7 || c.LossyFlows != 1 || c.SilentFlows != 1 || c.Bytes != 101*60+50*1000 {
+		t.Errorf("%+v", c)
+	}
+	if _, err := r.Stop(); err == nil {
+		t.Error("stopped twice")
+	}
+}
+
+// A bridge floods what goes to everyone and to addresses it has not learned, and
+// sends the rest where it was announced:
+//
+//	c1 Sender ── br0 ──┬── c2 Receiver (and announcer)
+//	 (the kernel's)    ├── c3 Receiver
+//	                   └── … c9
+func TestFloodAndAnnounce(t *testing.T) {
+	const flows, count = 2000, 20_000
+	ctx := context.Background()
+	h := lab.New(t).Host("a")
+	from := wire{h, h.Container("c1")}
+	ports := []string{from.far.Veth}
+	var ends []wire
+	for _, name := range []string{"c2", "c3", "c4", "c5", "c6", "c7", "c8", "c9"} {
+		w := wire{h, h.Container(name)}
+		ends = append(ends, w)
+		ports = append(ports, w.far.Veth)
+	}
+	h.KernelBridge("br0", ports...)
+
+	s, announcer := sender(t, from.far.Namespace, "eth0"), sender(t, ends[0].far.Namespace, "eth0")
+	var receivers []*loadgen.Receiver
+	for _, w := range ends {
+		receivers = append(receivers, w.receiver(t, flows))
+	}
+	flood := func(to loadgen.Destination) (loadgen.Sent, []loadgen.Counts) {
+		t.Helper()
+		for _, r := range receivers {
+			if err := r.Start(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		sent, err := s.Send(ctx, loadgen.Stream{Sizes: []int{60}, Flows: flows, To: to, Count: count, Rate: 50_000})
+		if err != nil {
+			t.Fatal(err)
+		}
+		counts, err := loadgen.Stop(receivers, sent)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return sent, counts
+	}
+	for _, to := range []loadgen.Destination{loadgen.Broadcast, loadgen.Unknown, loadgen.Learned} {
+		sent, counts := flood(to)
+		for i, c := range counts {
+			if c.Distinct != count || c.Arrived != count || c.Missing != 0 {
+				t.Errorf("destination %d, receiver %d: sent %+v, counted %+v", to, i, sent, c)
+			}
+		}
+	}
+	// 2,000 addresses at once: the one port that they are at gets all.
+	if _, err := announcer.Announce(ctx, loadgen.DstMAC, flows, 0); err != nil {
+		t.Fatal(err)
+	}
+	sent, counts := flood(loadgen.Learned)
+	for i, c := range counts {
+		want := uint64(0)
+		if i == 0 {
+			want = count
+		}
+		if c.Arrived != want || c.Announced != 0 || c.Lost != count-want || want == 0 && c.SilentFlows != flows {
+			t.Errorf("announced, receiver %d: sent %+v, counted %+v", i, sent, c)
+		}
+	}
+}
+
+func TestOpenErrors(t *testing.T) {
+	w := newWire(t)
+	w.host.Do(func() error {
+		if _, err := loadgen.OpenSender("none0"); err == nil || err.Error() != "open sender on none0: route ip+net: no such network interface" {
+			t.Error(err)
+		}
+		if _, err := loadgen.OpenReceiver("none0", 1); err == nil || err.Error() != "open receiver on none0: route ip+net: no such network interface" {
+			t.Error(err)
+		}
+		if _, err := loadgen.OpenReceiver("lo", 0); err == nil || err.Error() != "open receiver on lo: flows 0 is not between 1 and 16777216" {
+			t.Error(err)
+		}
+		return nil
+	})
+	s := w.sender(t)
+	_, err := s.Send(context.Background(), loadgen.Stream{Sizes: []int{1515}, Flows: 1, Count: 1})
+	if !errors.Is(err, unix.EMSGSIZE) {
+		t.Errorf("longer than the MTU: %v", err)
+	}
+	// A receiver whose interface goes down says so, and counts on.
+	r := w.receiver(t, 1)
+	if err := r.Start(); err != nil {
+		t.Fatal(err)
+	}
+	sent, err := s.Send(context.Background(), loadgen.Stream{Sizes: []int{60}, Flows: 1, Count: 100})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.far.Unplug()
+	c, err := r.Stop(sent)
+	if !errors.Is(err, unix.ENETDOWN) || c.Distinct != 100 {
+		t.Errorf("unplugged: %v, %+v", err, c)
 	}
 }

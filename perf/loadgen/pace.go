@@ -32,7 +32,8 @@ func (p *pacer) due(now int64, sent uint64) uint64 {
 	if p.rate == 0 {
 		return p.limit
 	}
-	owed := uint64(float64(now-p.start) * p.rate)
+	// A rate times a duration is meant to be whole, and may be a hair less.
+	owed := uint64(float64(now-p.start)*p.rate + 1e-6)
 	if owed <= sent {
 		return 0
 	}

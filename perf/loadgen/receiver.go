@@ -20,6 +20,7 @@ import (
 const (
 	quietMissing = 120 * time.Millisecond
 	quietWhole   = 2 * retireMillis * time.Millisecond
+	settleMost   = 5 * time.Second // someone may still be sending
 )
 
 // Receiver counts the stamped frames that reach one interface, from Start to Stop.
@@ -109,6 +110,7 @@ func (r *Receiver) Start() error {
 	if _, err := r.unread(); err != nil {
 		return fmt.Errorf("start receiver on %s: %w", r.name, err)
 	}
+	r.failure() // an earlier one is not this session's
 	r.session.reset(Now())
 	r.arrived.Store(0)
 	r.distinct.Store(0)
@@ -127,7 +129,7 @@ func (r *Receiver) Arrived() uint64 { return r.arrived.Load() }
 
 // Stop ends a session and counts it against what was sent to this receiver: by
 // streams whose flows do not overlap, begun after Start. It waits until nothing
-// has come for 40 ms, or for 120 ms where frames are missing.
+// has come for 40 ms, or for 120 ms where frames are missing, and no more than 5 s.
 func (r *Receiver) Stop(sent ...Sent) (Counts, error) {
 	if r.done == nil {
 		return Counts{}, fmt.Errorf("stop receiver on %s: it does not run", r.name)
@@ -139,7 +141,7 @@ func (r *Receiver) Stop(sent ...Sent) (Counts, error) {
 	r.settle(expected)
 	err := r.halt()
 	unread, statsErr := r.unread()
-	if err = errors.Join(err, statsErr); err != nil {
+	if err = errors.Join(err, statsErr, r.failure()); err != nil {
 		err = fmt.Errorf("receive on %s: %w", r.name, err)
 	}
 	return r.session.result(unread, sent), err
@@ -160,7 +162,8 @@ func Stop(receivers []*Receiver, sent ...Sent) ([]Counts, error) {
 func (r *Receiver) settle(expected uint64) {
 	ticker := time.NewTicker(2 * time.Millisecond)
 	defer ticker.Stop()
-	last, since := r.arrived.Load(), time.Now()
+	began := time.Now()
+	last, since := r.arrived.Load(), began
 	for range ticker.C {
 		quiet := quietMissing
 		if r.distinct.Load() >= expected {
@@ -168,7 +171,8 @@ func (r *Receiver) settle(expected uint64) {
 		}
 		if now := r.arrived.Load(); now != last {
 			last, since = now, time.Now()
-		} else if time.Since(since) >= quiet {
+		}
+		if time.Since(since) >= quiet || time.Since(began) >= settleMost {
 			return
 		}
 	}
@@ -228,4 +232,19 @@ func (r *Receiver) unread() (n uint64, err error) {
 		return 0, fmt.Errorf("statistics: %w", err)
 	}
 	return n, nil
+}
+
+// failure returns what happened to the interface since the last call: it went down,
+// or away.
+func (r *Receiver) failure() (err error) {
+	var code int
+	if ctl := r.raw.Control(func(fd uintptr) {
+		code, err = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR)
+	}); ctl != nil {
+		return ctl
+	}
+	if err == nil && code != 0 {
+		err = unix.Errno(code)
+	}
+	return err
 }

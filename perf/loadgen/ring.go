@@ -93,8 +93,7 @@ func filter(fd int, keep uint32) error {
 	return nil
 }
 
-// frames walks a block: it calls f with each frame's kept bytes, its length on the
-// wire, and its time of arrival in nanoseconds of CLOCK_REALTIME.
+// block counts a block's frames. It believes lengths only as far as the block reaches.
 func (s *session) block(block []byte) {
 	count := binary.NativeEndian.Uint32(block[offBlockFrames:])
 	at := uint64(binary.NativeEndian.Uint32(block[offBlockFirst:]))

@@ -9,17 +9,18 @@ package loadgen
 //
 // A frame is reordered when a later one of its flow arrived before it (RFC 4737
 // section 3.3: its number is below the next expected). Windows together reach
-// back windowFrames frames of a stream or more; behind, a frame that comes late
+// back half of windowFrames or more; behind, a frame that comes late
 // cannot be told from one that comes twice, and is counted as old.
 //
 // Thread-safety: none.
 type tracks struct {
 	flows uint64
-	words uint64 // of a window
-	state []uint64
+	words uint64   // of a window
+	state []uint64 // for each flow one word, arrived<<32 | next, and its window
 }
 
-// A flow's state is one word, arrived<<32 | next, and its window.
+// windowFrames is how far back windows are to reach, in frames: a quarter of a
+// second of the fastest stream, in 32 KiB, which a first-level cache holds.
 const windowFrames = 1 << 18
 
 func newTracks(flows int) *tracks {
