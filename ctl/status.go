@@ -335,7 +335,7 @@ func (d *Daemon) Workers(context.Context) ([]api.WorkerStats, error) {
 	all := []api.WorkerStats{}
 	for i, w := range d.sw.Workers() {
 		st := api.WorkerStats{
-			Worker: i, Ports: w.Ports, Batches: w.Batches, Frames: w.Frames, Busy: w.Busy, Wakeups: w.Wakeups,
+			Worker: i, Ports: w.Ports, Batches: w.Batches, Frames: w.Frames, Busy: w.Busy, Spinning: w.Spinning, Wakeups: w.Wakeups,
 			Buffers: w.Buffers, Free: w.Free,
 		}
 		if w.Batches > 0 {

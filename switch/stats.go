@@ -90,10 +90,12 @@ type WorkerStats struct {
 	Ports   []string // whose queues it reads, by name
 	Batches uint64
 	Frames  uint64
-	Wakeups uint64  // returns from a blocking wait
-	Busy    float64 // share of the time since the switch started, 0 to 1
-	Buffers int
-	Free    int
+	Wakeups uint64 // returns from a blocking wait
+	// Shares of the time since the switch started, 0 to 1: with work, and looking
+	// for work before it blocks (Options.BusyPoll). The rest it slept.
+	Busy, Spinning float64
+	Buffers        int
+	Free           int
 }
 
 // Workers returns what each worker did.
@@ -109,7 +111,8 @@ func (s *Switch) Workers() []WorkerStats {
 		}
 		all[i] = WorkerStats{
 			Batches: w.stats.batches.Load(), Frames: w.stats.frames.Load(), Wakeups: w.stats.wakeups.Load(),
-			Busy: min(max(1-float64(idle)/float64(now), 0), 1), Buffers: w.buffers, Free: int(w.stats.free.Load()),
+			Busy: min(max(1-float64(idle)/float64(now), 0), 1), Spinning: min(float64(w.stats.spun.Load())/float64(now), 1),
+			Buffers: w.buffers, Free: int(w.stats.free.Load()),
 		}
 	}
 	for _, p := range s.ports {

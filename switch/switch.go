@@ -15,7 +15,7 @@ import (
 type Options struct {
 	Workers  int           // forwarding threads, at least 1
 	Buffers  int           // frame buffers a worker beyond its batch, for transmit rings and segments
-	BusyPoll time.Duration // how long a worker spins before it blocks; 0: not at all
+	BusyPoll time.Duration // how long a worker that had work lately spins before it blocks; 0: not at all
 
 	// Notify, if not nil, hears of MAC addresses. It is called by workers, with a
 	// bridge's FDB locked: it must return at once and not call the switch.

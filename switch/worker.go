@@ -7,7 +7,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -25,6 +24,7 @@ type worker struct {
 	epfd   int
 	slots  []slot // by the number in an epoll event
 	events [64]unix.EpollEvent
+	brief  bool       // the last wait was: see await
 	again  []*rxQueue // that hold frames of which epoll knows nothing
 	turn   uint64     // of the loop
 
@@ -81,7 +81,8 @@ const maxFailures = 64
 // workerStats are written by the worker and read by anybody.
 type workerStats struct {
 	batches, frames, wakeups atomic.Uint64
-	idle                     atomic.Int64 // nanoseconds in a blocking wait
+	idle                     atomic.Int64 // nanoseconds without work, spinning or blocked
+	spun                     atomic.Int64 // nanoseconds of those spent spinning
 	waiting                  atomic.Int64 // since when it blocks, on the switch's clock in nanoseconds; 0: it does not
 	free                     atomic.Int64 // buffers
 }
@@ -145,7 +146,7 @@ func (w *worker) run() {
 	runtime.LockOSThread() // never unlocked: the thread ends with the worker
 	more := false          // a queue may hold more than was read
 	for w.mailbox.wake >= 0 {
-		n := w.poll(more)
+		n := w.await(more)
 		w.tick()
 		w.turn++
 		more = w.readAgain()
@@ -206,42 +207,6 @@ func (w *worker) readAgain() (more bool) {
 	}
 	w.again = w.again[:copy(w.again, w.again[n:])]
 	return more
-}
-
-// poll waits for events: not at all if more is set, spinning for a while if the
-// switch was told to busy-poll, blocking after that.
-func (w *worker) poll(more bool) int {
-	if more {
-		return w.pollOnce()
-	}
-	if spin := w.sw.options.BusyPoll; spin > 0 {
-		for end := time.Now().Add(spin); ; {
-			if n := w.pollOnce(); n > 0 || time.Now().After(end) {
-				if n > 0 {
-					return n
-				}
-				break
-			}
-		}
-	}
-	before := w.sw.nanotime()
-	w.stats.waiting.Store(before)
-	// An ordinary call, so that the scheduler knows of the wait: a raw one would
-	// hold up the garbage collector's stop until a frame comes.
-	n, _ := unix.EpollWait(w.epfd, w.events[:], -1)
-	w.stats.idle.Add(w.sw.nanotime() - before)
-	w.stats.waiting.Store(0)
-	w.stats.wakeups.Add(1)
-	return n
-}
-
-// pollOnce asks for events without waiting; a raw call, as it never blocks.
-func (w *worker) pollOnce() int {
-	n, _, e := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(w.epfd), uintptr(unsafe.Pointer(&w.events[0])), uintptr(len(w.events)), 0, 0, 0)
-	if e != 0 {
-		return 0
-	}
-	return int(n)
 }
 
 // tick takes the time, once a turn.

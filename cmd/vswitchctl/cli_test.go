@@ -125,7 +125,7 @@ func nightSwitch() *apitest.Service {
 		B: []api.BridgeStats{{Bridge: "br0", Counters: br0.Counters, Ports: []api.PortStats{
 			{Port: "br0", Counters: br0.Ports[0].Counters}, {Port: "veth1", Counters: br0.Ports[2].Counters}}}},
 		W: []api.WorkerStats{
-			{Worker: 0, Ports: []string{"br0", "veth1"}, Batches: 1000, Frames: 12345, MeanBatch: 12.345, Busy: 0.1234, Wakeups: 900, Buffers: 4096, Free: 4000},
+			{Worker: 0, Ports: []string{"br0", "veth1"}, Batches: 1000, Frames: 12345, MeanBatch: 12.345, Busy: 0.1234, Spinning: 0.05, Wakeups: 900, Buffers: 4096, Free: 4000},
 			{Worker: 1},
 		},
 	}

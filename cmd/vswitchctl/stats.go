@@ -208,13 +208,13 @@ frames moved with one round of system calls: near 1 is an idle switch, near 64 a
 				return err
 			}
 			return a.print(workers, func() string {
-				t := newTable("", ">WORKER", ">BUSY", ">FRAMES", ">BATCHES", ">MEAN BATCH", ">WAKEUPS", ">BUFFERS", ">FREE")
+				t := newTable("", ">WORKER", ">BUSY", ">SPINNING", ">FRAMES", ">BATCHES", ">MEAN BATCH", ">WAKEUPS", ">BUFFERS", ">FREE")
 				for _, w := range workers {
 					ports := "no ports"
 					if len(w.Ports) > 0 {
 						ports = count(len(w.Ports), "port") + ": " + strings.Join(w.Ports, " ")
 					}
-					r := t.add(w.Worker, fmt.Sprintf("%.1f%%", 100*w.Busy), w.Frames, w.Batches,
+					r := t.add(w.Worker, fmt.Sprintf("%.1f%%", 100*w.Busy), fmt.Sprintf("%.1f%%", 100*w.Spinning), w.Frames, w.Batches,
 						fmt.Sprintf("%.1f", w.MeanBatch), w.Wakeups, w.Buffers, w.Free)
 					r.under = append(r.under, ports)
 				}

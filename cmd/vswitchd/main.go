@@ -82,7 +82,7 @@ func parse(args []string, stderr io.Writer) (*flags, error) {
 	fs.StringVar(&f.StateDir, "state-dir", "/var/lib/vswitch", "directory of the stored configuration")
 	fs.IntVar(&f.Workers, "workers", runtime.NumCPU(), "forwarding `threads`, 1 to 256")
 	fs.IntVar(&f.Buffers, "buffers", vswitch.DefaultBuffers, "frame `buffers` a worker for transmit rings and segments, 64 to 65536")
-	fs.DurationVar(&f.BusyPoll, "busy-poll", 0, "how long a worker spins before it blocks, such as 50us; 0 is not at all, 1s the most")
+	fs.DurationVar(&f.BusyPoll, "busy-poll", vswitch.DefaultBusyPoll, "how long a worker that had work lately spins before it blocks; 0 is not at all, 1s the most")
 	fs.StringVar((*string)(&f.Stop), "ingress-stop", "", "how frames are kept from the host's stack: `clsact` or tcx; empty is clsact, or tcx where the kernel has no clsact")
 	fs.Func("capture-dir", "`directory` below which mirrors may write captures; may be given more than once (default STATE-DIR/captures, /tmp and /var/tmp)", func(dir string) error {
 		if !filepath.IsAbs(dir) {

@@ -185,7 +185,8 @@ type WorkerStats struct {
 	Batches   uint64   `json:"batches"`
 	Frames    uint64   `json:"frames"`
 	MeanBatch float64  `json:"mean_batch"` // frames a batch
-	Busy      float64  `json:"busy"`       // share of the time since start, 0 to 1
+	Busy      float64  `json:"busy"`       // share of the time since start with work, 0 to 1
+	Spinning  float64  `json:"spinning"`   // share of it looking for work before it sleeps (--busy-poll)
 	Wakeups   uint64   `json:"wakeups"`    // returns from a blocking epoll_wait
 	Buffers   int      `json:"buffers"`
 	Free      int      `json:"buffers_free"`
