@@ -26,8 +26,8 @@ type DaemonOptions struct {
 	// BinDir is a directory with built vswitchd and vswitchctl; where it is empty,
 	// they are built from source.
 	BinDir string
-	Args []string // more flags of vswitchd
-	Env  []string // more environment variables, NAME=value
+	Args   []string // more flags of vswitchd
+	Env    []string // more environment variables, NAME=value
 	// RunDir and StateDir are the daemon's; made privately where empty. Two
 	// daemons with one StateDir are how that refusal is tested.
 	RunDir, StateDir string

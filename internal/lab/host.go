@@ -49,6 +49,7 @@ type containerConfig struct {
 	mtu    int
 	mac    net.HardwareAddr
 	veth   string
+	moved  bool // eth0 was veth before
 	queues int
 }
 
@@ -72,6 +73,13 @@ func MAC(mac string) ContainerOption {
 
 // Veth names the host's end; veth-<container> without it.
 func Veth(name string) ContainerOption { return func(c *containerConfig) { c.veth = name } }
+
+// Moved makes eth0 of an interface of the host that exists, such as a switch's TAP:
+// it moves into the container, and the host has nothing left of it. It is up when the
+// switch says so. Veth is its old name; it cannot be unplugged.
+func Moved(ifname string) ContainerOption {
+	return func(c *containerConfig) { c.veth, c.moved = ifname, true }
+}
 
 // Queues sets the number of transmit and receive queues of both ends.
 func Queues(n int) ContainerOption { return func(c *containerConfig) { c.queues = n } }
@@ -134,6 +142,9 @@ func (c *Container) Replug() {
 // plug makes and configures the veth pair.
 func (c *Container) plug() error {
 	err := c.Host.Do(func() error {
+		if c.config.moved {
+			return c.move()
+		}
 		attrs := netlink.NewLinkAttrs()
 		attrs.Name, attrs.MTU = c.config.veth, c.config.mtu
 		attrs.NumTxQueues, attrs.NumRxQueues = c.config.queues, c.config.queues
@@ -167,7 +178,36 @@ func (c *Container) plug() error {
 	if err != nil {
 		return err
 	}
+	if c.config.moved {
+		return nil // a TAP says nothing of its state
+	}
 	return errors.Join(c.running("eth0"), c.Host.running(c.Veth))
+}
+
+// move makes eth0 of the host's interface.
+func (c *Container) move() error {
+	link, err := netlink.LinkByName(c.config.veth)
+	if err != nil {
+		return fmt.Errorf("find %s: %w", c.config.veth, err)
+	}
+	if err := netlink.LinkSetMTU(link, c.config.mtu); err != nil {
+		return fmt.Errorf("set MTU of %s: %w", c.config.veth, err)
+	}
+	if err := netlink.LinkSetNsFd(link, c.fd); err != nil {
+		return fmt.Errorf("move %s: %w", c.config.veth, err)
+	}
+	return c.Do(func() error {
+		link, err := netlink.LinkByName(c.config.veth)
+		if err != nil {
+			return err
+		}
+		if c.config.mac != nil {
+			if err := netlink.LinkSetHardwareAddr(link, c.config.mac); err != nil {
+				return fmt.Errorf("set MAC address of %s: %w", c.config.veth, err)
+			}
+		}
+		return netlink.LinkSetName(link, "eth0")
+	})
 }
 
 // running waits until an interface really sends: a veth's end whose peer came up

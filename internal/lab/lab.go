@@ -62,6 +62,18 @@ func New(t T) *Lab {
 // unix sockets.
 func (l *Lab) Dir() string { return l.dir }
 
+// T returns what the lab belongs to: its test, or a Standalone.
+func (l *Lab) T() T { return l.t }
+
+// Try calls f, in whatever way the lab belongs to: in a Standalone's, a failure ends f
+// and is its error; in a test, it ends the test.
+func (l *Lab) Try(f func() error) error {
+	if s, ok := l.t.(*Standalone); ok {
+		return s.Try(f)
+	}
+	return f()
+}
+
 // Cleanup runs f when the lab ends, before its processes are killed and its
 // namespaces removed; the last one registered runs first.
 func (l *Lab) Cleanup(f func()) {

@@ -25,12 +25,13 @@ type OVS struct {
 	bridges     []string
 }
 
-// OVS starts Open vSwitch in a host, with private directories. It ends with the
-// lab.
+// OVS starts Open vSwitch in a host, with private directories and with settings of
+// its table Open_vSwitch: "other_config:userspace-tso-enable=true". It ends with
+// the lab.
 //
 // Trap: it reads veth frames without their offload state, so TCP through it works
 // only with the containers' tx offload off (see NoTxOffload).
-func (l *Lab) OVS(h *Host) *OVS {
+func (l *Lab) OVS(h *Host, settings ...string) *OVS {
 	l.t.Helper()
 	dir, err := os.MkdirTemp(l.dir, "o")
 	if err != nil {
@@ -48,6 +49,9 @@ func (l *Lab) OVS(h *Host) *OVS {
 		l.t.Fatalf("lab: ovsdb-server: %v\n%s", err, o.procs[0].Out)
 	}
 	o.Vsctl("--no-wait", "init")
+	if len(settings) > 0 {
+		o.Vsctl(append([]string{"--no-wait", "set", "Open_vSwitch", "."}, settings...)...)
+	}
 	o.start("ovs-vswitchd", o.db, "--unixctl="+o.control, "--pidfile="+dir+"/vswitchd.pid", "-vconsole:warn")
 	return o
 }
@@ -60,6 +64,9 @@ func (o *OVS) start(command ...string) {
 	p := o.host.Start(append([]string{"env", "OVS_RUNDIR=" + o.dir, "OVS_LOGDIR=" + o.dir, "OVS_DBDIR=" + o.dir}, command...)...)
 	o.procs = append(o.procs, p)
 }
+
+// Processes returns ovsdb-server and ovs-vswitchd, as long as they run.
+func (o *OVS) Processes() (db, vswitchd *Proc) { return o.procs[0], o.procs[1] }
 
 // Vsctl runs ovs-vsctl and returns its output.
 func (o *OVS) Vsctl(args ...string) string {

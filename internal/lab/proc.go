@@ -66,6 +66,16 @@ func (n *Namespace) Start(command ...string) *Proc {
 	return p
 }
 
+// StartWith is Start of a command that reads stdin, an *os.File or another reader.
+func (n *Namespace) StartWith(stdin io.Reader, command ...string) *Proc {
+	n.lab.t.Helper()
+	p, err := n.start(command, func(cmd *exec.Cmd) { cmd.Stdin = stdin })
+	if err != nil {
+		n.lab.t.Fatalf("lab: %v", err)
+	}
+	return p
+}
+
 // start starts a command, which change may alter first.
 func (n *Namespace) start(command []string, change func(*exec.Cmd)) (*Proc, error) {
 	if len(command) == 0 {

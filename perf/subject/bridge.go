@@ -1,0 +1,122 @@
+package subject
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"vswitch/internal/lab"
+)
+
+// bridge is the kernel's, with the kernel's tunnels.
+type bridge struct{}
+
+func (bridge) can(t Topology) error {
+	if err := missing("ip"); err != nil {
+		return err
+	}
+	if t.Tunnel == "gre" && !hasGretap() {
+		return errors.New("the kernel here has no gretap")
+	}
+	return nil
+}
+
+func (bridge) version() string { return kernelVersion() }
+
+// hasGretap makes a gretap device in a namespace that ends with its thread.
+var hasGretap = sync.OnceValue(func() bool {
+	made := make(chan error, 1)
+	go func() { // ends with its thread, which is never unlocked
+		runtime.LockOSThread()
+		made <- func() error {
+			if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+				return err
+			}
+			attrs := netlink.NewLinkAttrs()
+			attrs.Name = "probe"
+			return netlink.LinkAdd(&netlink.Gretap{LinkAttrs: attrs, Local: []byte{192, 0, 2, 1}, Remote: []byte{192, 0, 2, 2}})
+		}()
+	}()
+	return <-made == nil
+})
+
+type bridgeNode struct {
+	lab  *lab.Lab
+	host *lab.Host
+}
+
+func (bridge) start(s site) node {
+	n := &bridgeNode{lab: s.Lab, host: s.host}
+	var ports []string
+	switch here, there := underlayAddr(s.here), underlayAddr(s.peer); s.Tunnel {
+	case "vxlan":
+		s.host.KernelVXLAN("tunnel", 42, here, there, "dev", "eth0")
+		ports = append(ports, "tunnel")
+	case "gre":
+		s.host.MustExec("ip", "link", "add", "name", "tunnel", "type", "gretap", "local", here, "remote", there, "key", tunnelKey)
+		ports = append(ports, "tunnel")
+	}
+	s.host.KernelBridge(bridgeName, ports...)
+	return n
+}
+
+func (n *bridgeNode) container(name string, options ...lab.ContainerOption) *lab.Container {
+	return n.host.Container(name, options...)
+}
+
+func (n *bridgeNode) idle(count int) []string { return vethPairs(n.lab, n.host, count) }
+
+func (n *bridgeNode) join(ifnames []string) {
+	err := n.host.Do(func() error {
+		br, err := netlink.LinkByName(bridgeName)
+		if err != nil {
+			return err
+		}
+		for _, name := range ifnames {
+			link, err := netlink.LinkByName(name)
+			if err == nil {
+				err = netlink.LinkSetMaster(link, br)
+			}
+			if err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		n.lab.T().Fatalf("subject: add port to bridge: %v", err)
+	}
+}
+
+func (n *bridgeNode) tunnels([]string) {
+	n.lab.T().Fatal("subject: a tunnel's memory is the kernel's, which is not counted")
+}
+
+func (n *bridgeNode) addPort(ifname string) error {
+	_, err := n.host.Exec("ip", "link", "set", "dev", ifname, "master", bridgeName)
+	return err
+}
+
+// macs counts what is in the table and not the ports' own.
+func (n *bridgeNode) macs() (count int, err error) {
+	err = n.host.Do(func() error {
+		br, err := netlink.LinkByName(bridgeName)
+		if err != nil {
+			return err
+		}
+		all, err := netlink.NeighListExecute(netlink.Ndmsg{Family: unix.AF_BRIDGE})
+		for _, one := range all {
+			if one.MasterIndex == br.Attrs().Index && one.State&netlink.NUD_PERMANENT == 0 {
+				count++
+			}
+		}
+		return err
+	})
+	return count, err
+}
+
+func (n *bridgeNode) processes() []process { return nil }
