@@ -1,6 +1,7 @@
 package loadgen_test
 
 import (
+	"context"
 	"testing"
 	"time"
 
@@ -14,6 +15,19 @@ func cpu() time.Duration {
 	var u unix.Rusage
 	unix.Getrusage(unix.RUSAGE_SELF, &u)
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// BenchmarkSend is the sender alone: nobody listens at the far end, where the
+// host's stack throws frames away.
+func BenchmarkSend(b *testing.B) {
+	s := newWire(b).sender(b)
+	before := cpu()
+	sent, err := s.Send(context.Background(), loadgen.Stream{Sizes: []int{60}, Flows: 1, Count: uint64(b.N)})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportMetric(float64(cpu()-before)/float64(b.N), "cpu-ns/frame")
+	b.ReportMetric(sent.PerSecond(), "sent/s")
 }
 
 // BenchmarkWire is the generator on both ends of a wire: what it is to be faster
@@ -30,6 +44,7 @@ func BenchmarkWire(b *testing.B) {
 		{"imix", loadgen.Stream{Sizes: loadgen.IMIX(), Flows: 1}},
 		{"60/100kflows", loadgen.Stream{Sizes: []int{60}, Flows: 100_000}},
 		{"60/1Mflows", loadgen.Stream{Sizes: []int{60}, Flows: 1_000_000}},
+		{"60/paced", loadgen.Stream{Sizes: []int{60}, Flows: 1, Rate: 100_000}},
 	} {
 		s, r := w.sender(b), w.receiver(b, bench.stream.Flows)
 		b.Run(bench.name, func(b *testing.B) {

@@ -3,6 +3,7 @@ package loadgen_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -112,22 +113,33 @@ func TestEveryFrameIsCounted(t *testing.T) {
 }
 
 // A paced stream leaves at its rate, and a wire carries 100,000 a second with none
-// lost, doubled or out of turn.
+// lost, doubled or out of turn. The count is exact in every try; the rate needs a
+// core at the right moments, which a busy machine may not give at the first.
 func TestPacing(t *testing.T) {
 	w := newWire(t)
 	s, r := w.sender(t), w.receiver(t, 10)
 	for _, rate := range []float64{1000, 20_000, 100_000} {
-		sent, c := session(t, s, r, loadgen.Stream{Sizes: []int{60}, Flows: 10, Rate: rate, Duration: time.Second})
-		t.Logf("%v/s: %.0f sent a second, %.0f arrived, latency p50 %v p99 %v", rate, sent.PerSecond(), c.PerSecond(),
-			c.Latency.Quantile(0.5), c.Latency.Quantile(0.99))
-		if low := rate * 0.97; float64(sent.Frames) < low || sent.PerSecond() < low || float64(sent.Frames) > rate || sent.PerSecond() > rate*1.001 {
-			t.Errorf("%v a second for a second: %d frames in %v", rate, sent.Frames, sent.Elapsed)
+		try := func() error {
+			sent, c := session(t, s, r, loadgen.Stream{Sizes: []int{60}, Flows: 10, Rate: rate, Duration: time.Second})
+			t.Logf("%v/s: %.0f sent a second, %.0f arrived, latency p50 %v p99 %v", rate, sent.PerSecond(), c.PerSecond(),
+				c.Latency.Quantile(0.5), c.Latency.Quantile(0.99))
+			if c.Distinct != sent.Frames || c.Arrived != c.Distinct || c.Lost+c.Unread+c.Reordered+c.Duplicated != 0 {
+				t.Errorf("sent %+v, counted %+v", sent, c)
+			}
+			if float64(sent.Frames) > rate || sent.PerSecond() > rate*1.001 {
+				t.Errorf("%v a second for a second: %d frames in %v", rate, sent.Frames, sent.Elapsed)
+			}
+			if low, p := rate*0.97, c.PerSecond(); sent.PerSecond() < low || p < low || p > rate*1.03 {
+				return fmt.Errorf("%v a second: %v sent, %v arrived", rate, sent.PerSecond(), p)
+			}
+			return nil
 		}
-		if p := c.PerSecond(); p < rate*0.97 || p > rate*1.03 {
-			t.Errorf("%v a second: %v arrived", rate, p)
+		err := try()
+		for more := 0; err != nil && more < 4; more++ {
+			err = try()
 		}
-		if c.Distinct != sent.Frames || c.Arrived != c.Distinct || c.Lost+c.Unread+c.Reordered+c.Duplicated != 0 {
-			t.Errorf("sent %+v, counted %+v", sent, c)
+		if err != nil {
+			t.Error(err)
 		}
 	}
 }
@@ -185,7 +197,7 @@ func TestSessions(t *testing.T) {
 //	 (the kernel's)    ├── c3 Receiver
 //	                   └── … c9
 func TestFloodAndAnnounce(t *testing.T) {
-	const flows, count = 2000, 20_000
+	const flows, count = 2000, 10_000
 	ctx := context.Background()
 	h := lab.New(t).Host("a")
 	from := wire{h, h.Container("c1")}
@@ -210,7 +222,7 @@ func TestFloodAndAnnounce(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		sent, err := s.Send(ctx, loadgen.Stream{Sizes: []int{60}, Flows: flows, To: to, Count: count, Rate: 50_000})
+		sent, err := s.Send(ctx, loadgen.Stream{Sizes: []int{60}, Flows: flows, To: to, Count: count, Rate: 20_000})
 		if err != nil {
 			t.Fatal(err)
 		}

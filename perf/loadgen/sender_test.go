@@ -218,7 +218,7 @@ func TestPacer(t *testing.T) {
 		t.Errorf("a second late: %d at once", n)
 	}
 	p = newPacer(10_000_000, 0)
-	if n := p.due(1e9, 0); n != 1000 {
+	if n := p.due(1e9, 0); n != 2000 {
 		t.Errorf("a second late: %d at once", n)
 	}
 }
