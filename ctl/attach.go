@@ -28,6 +28,7 @@ type portState struct {
 	addresses []netip.Prefix // that we gave it
 	notes     []string
 	astray    bool // its TAP has another name, or is in another namespace
+	left      bool // the switch has it no more, or not for long
 
 	tunnel *tunnelPort // of a port that leads to another host; else nil
 
@@ -327,6 +328,14 @@ func parseMAC(s string) net.HardwareAddr {
 	return m
 }
 
+// leave notes that the port is being taken out of the switch.
+func (p *portState) leave() {
+	p.left = true
+	if p.tunnel != nil {
+		p.tunnel.session.close() // while it can say goodbye
+	}
+}
+
 // detachLocked lets a port's interface go: the port, its configuration and its
 // counters stay. The stop goes last, so that the host's stack sees nothing while
 // the port is on its way out.
@@ -338,7 +347,7 @@ func (r *reconciler) detachLocked(p *portState) {
 	if p.device == nil {
 		return
 	}
-	if r.bridges[p.bridge] != nil { // else it went with its bridge
+	if !p.left { // else its device went with it
 		if err := r.sw.Detach(p.port.Name); err != nil {
 			r.log.Warn("port not detached cleanly", "port", p.port.Name, "err", err)
 		}
@@ -351,18 +360,13 @@ func (r *reconciler) detachLocked(p *portState) {
 	p.device, p.stop, p.link, p.addresses, p.notes = nil, nil, ports.Link{}, nil, nil
 }
 
-// removePortLocked removes a port that is not wanted any more, and the interface
-// that the switch made for it, unless keepTAP.
+// removePortLocked removes what is left of a port that the switch has no more, and
+// the interface that the switch made for it, unless keepTAP.
 func (r *reconciler) removePortLocked(p *portState, keepTAP bool) {
 	name := p.port.Name
 	r.detachLocked(p)
 	if l, ours := r.tapOf(p); ours && !keepTAP {
 		r.removeLink(l)
-	}
-	if r.bridges[p.bridge] != nil {
-		if err := r.sw.DelPort(name); err != nil {
-			r.log.Warn("port not removed cleanly", "port", name, "err", err)
-		}
 	}
 	delete(r.ports, name)
 	r.tell(api.Event{Kind: "port-removed", Bridge: p.bridge, Port: name, Message: "port " + name + " of " + p.bridge + " is removed"})

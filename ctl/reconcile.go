@@ -135,20 +135,22 @@ func (r *reconciler) applyLocked(doc config.Document) {
 		}
 	}
 	r.removeLocked(want)
-	for i := range doc.Bridges {
-		r.bridgeLocked(&doc.Bridges[i])
-	}
-	for _, name := range slices.Sorted(maps.Keys(want)) {
-		r.portLocked(want[name])
-	}
-	for i := range doc.Bridges {
-		r.mirrorsLocked(&doc.Bridges[i])
-		r.staticsLocked(&doc.Bridges[i])
-	}
-	now := time.Now()
-	for _, name := range slices.Sorted(maps.Keys(r.ports)) {
-		r.linkLocked(r.ports[name], now)
-	}
+	r.sw.Together(func() {
+		for i := range doc.Bridges {
+			r.bridgeLocked(&doc.Bridges[i])
+		}
+		for _, name := range slices.Sorted(maps.Keys(want)) {
+			r.portLocked(want[name])
+		}
+		for i := range doc.Bridges {
+			r.mirrorsLocked(&doc.Bridges[i])
+			r.staticsLocked(&doc.Bridges[i])
+		}
+		now := time.Now()
+		for _, name := range slices.Sorted(maps.Keys(r.ports)) {
+			r.linkLocked(r.ports[name], now)
+		}
+	})
 	r.keepHostsLocked()
 }
 
@@ -162,26 +164,22 @@ type wantedPort struct {
 // are. The TAP of a tap port that only moves to another bridge stays, and with it
 // who is attached.
 func (r *reconciler) removeLocked(want map[string]wantedPort) {
-	remove := func(p *portState) {
-		w := want[p.port.Name]
-		r.removePortLocked(p, w.port.Name != "" && w.port.Object() == config.TapPort)
-	}
 	for name, st := range r.bridges {
-		if r.desired.Bridge(name) != nil {
-			continue
-		}
-		r.dropBridgeLocked(name, st)
-		for _, p := range r.ports {
-			if p.bridge == name {
-				remove(p)
-			}
+		if r.desired.Bridge(name) == nil {
+			r.dropBridgeLocked(name, st)
 		}
 	}
+	var gone []*portState
 	for name, p := range r.ports {
 		w, ok := want[name]
 		if !ok || w.bridge != p.bridge || w.port.Object() != p.port.Object() {
-			remove(p)
+			gone = append(gone, p)
 		}
+	}
+	r.dropPortsLocked(gone)
+	for _, p := range gone {
+		w := want[p.port.Name]
+		r.removePortLocked(p, w.port.Name != "" && w.port.Object() == config.TapPort)
 	}
 }
 
@@ -190,8 +188,8 @@ func (r *reconciler) removeLocked(want map[string]wantedPort) {
 // The rest of each port is the caller's to remove.
 func (r *reconciler) dropBridgeLocked(name string, st *bridgeState) {
 	for _, p := range r.ports {
-		if p.bridge == name && p.tunnel != nil {
-			p.tunnel.session.close() // while it can say goodbye
+		if p.bridge == name {
+			p.leave()
 		}
 	}
 	if err := r.sw.DelBridge(name); err != nil {
@@ -199,6 +197,21 @@ func (r *reconciler) dropBridgeLocked(name string, st *bridgeState) {
 	}
 	r.closeMirrorsLocked(st)
 	delete(r.bridges, name)
+}
+
+// dropPortsLocked takes ports out of the switch, together as well. The rest of each
+// is the caller's to remove.
+func (r *reconciler) dropPortsLocked(ports []*portState) {
+	var names []string
+	for _, p := range ports {
+		if !p.left {
+			names = append(names, p.port.Name)
+			p.leave()
+		}
+	}
+	if err := r.sw.DelPorts(names); err != nil {
+		r.log.Warn("ports not removed cleanly", "err", err)
+	}
 }
 
 // bridgeLocked makes a bridge exist as it should be.

@@ -93,11 +93,13 @@ func (r *reconciler) tunnelsChangedLocked(moved bool, now time.Time) {
 	dirty, names := t.dirty, t.names
 	t.dirty, t.names = map[string]bool{}, map[string]bool{}
 	t.dirtyMu.Unlock()
-	for name := range dirty {
-		if p := r.ports[name]; p != nil && p.tunnel != nil {
-			r.linkLocked(p, now)
+	r.sw.Together(func() {
+		for name := range dirty {
+			if p := r.ports[name]; p != nil && p.tunnel != nil {
+				r.linkLocked(p, now)
+			}
 		}
-	}
+	})
 	if len(names) == 0 && !moved {
 		return
 	}
@@ -105,13 +107,15 @@ func (r *reconciler) tunnelsChangedLocked(moved bool, now time.Time) {
 		r.readLocalLocked()
 		clear(r.tunnels.refused) // the address that was missing may be there
 	}
-	for _, p := range r.ports {
-		if p.tunnel != nil && (moved || names[p.port.Options.Text("remote_ip")]) {
-			p.forgive()
-			p.tunnel.stale.Store(true)
-			r.linkLocked(p, now)
+	r.sw.Together(func() {
+		for _, p := range r.ports {
+			if p.tunnel != nil && (moved || names[p.port.Options.Text("remote_ip")]) {
+				p.forgive()
+				p.tunnel.stale.Store(true)
+				r.linkLocked(p, now)
+			}
 		}
-	}
+	})
 }
 
 // readLocalLocked notes this host's addresses: a mesh's document names all hosts,

@@ -196,8 +196,8 @@ func TestStatic(t *testing.T) {
 	if !f.DelStatic(numbered(1)) || f.DelStatic(numbered(1)) {
 		t.Error("DelStatic did not remove the entry once")
 	}
-	if n := f.DropPort(2); n != 1 {
-		t.Errorf("DropPort removed %d, want 1", n)
+	if n := f.DropPorts(2); n != 1 {
+		t.Errorf("DropPorts removed %d, want 1", n)
 	}
 	if s := f.Stats(); s.Entries != 0 || len(s.Ports) != 0 {
 		t.Errorf("stats %+v", s)

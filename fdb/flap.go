@@ -128,17 +128,21 @@ func (f *FDB) releaseLocked(t *table, i, j int, k Key, v value) bool {
 	return true
 }
 
-// forgetHome makes p nobody's home, and says whether there are entries on it.
-func (f *FDB) forgetHome(p Port) (entries bool) {
+// forgetHomes makes ports, of which set is the set, nobody's home, and says whether
+// there are entries on them.
+func (f *FDB) forgetHomes(ports []Port, set portSet) (entries bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for k, r := range f.runs {
-		if r.home == p {
+		if set.has(r.home) {
 			delete(f.runs, k)
 		}
 	}
-	n := f.ports.of(p)
-	return n.learned+n.static > 0
+	for _, p := range ports {
+		n := f.ports.of(p)
+		entries = entries || n.learned+n.static > 0
+	}
+	return entries
 }
 
 // Flaps lists the MACs that flapped, the one held last first: those that are

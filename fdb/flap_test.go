@@ -132,7 +132,7 @@ func TestHome(t *testing.T) {
 
 // TestHomeIsGone drops or flushes the station's port while its MAC goes round.
 func TestHomeIsGone(t *testing.T) {
-	for name, gone := range map[string]func(*FDB, Port) int{"DropPort": (*FDB).DropPort, "FlushPort": (*FDB).FlushPort} {
+	for name, gone := range map[string]func(*FDB, Port) int{"DropPorts": func(f *FDB, p Port) int { return f.DropPorts(p) }, "FlushPort": (*FDB).FlushPort} {
 		f, _ := newFlapping(t, 3, 5)
 		k := numbered(1)
 		f.expect(t, Learned, k, station, 7)
@@ -197,7 +197,7 @@ func TestHoldEnds(t *testing.T) {
 		{"FlushPort", func(f *FDB) { f.FlushPort(station) }, Learned},
 		{"FlushVLAN", func(f *FDB) { f.FlushVLAN(k.VLAN()) }, Learned},
 		{"Flush", func(f *FDB) { f.Flush(func(Entry) bool { return true }) }, Learned},
-		{"DropPort", func(f *FDB) { f.DropPort(station) }, Learned},
+		{"DropPorts", func(f *FDB) { f.DropPorts(station) }, Learned},
 		{"AddStatic", func(f *FDB) { f.AddStatic(k, 3) }, Static},
 		{"limit off", off, Moved},
 		{"other port flushed", func(f *FDB) { f.FlushPort(loop1) }, Held},

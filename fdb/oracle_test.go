@@ -405,8 +405,10 @@ func (o *oracle) step(op, a, b uint32, now *uint32) {
 	case 10:
 		o.flush("FlushVLAN", o.f.FlushVLAN(k.VLAN()), func(e Entry) bool { return !e.Static && e.Key.VLAN() == k.VLAN() })
 	case 11:
-		o.flush("DropPort", o.f.DropPort(p), func(e Entry) bool { return e.Port == p })
+		other := Port(a % 7)
+		o.flush("DropPorts", o.f.DropPorts(p, other), func(e Entry) bool { return e.Port == p || e.Port == other })
 		o.flap.noHome(p)
+		o.flap.noHome(other)
 	case 12:
 		odd := func(e Entry) bool { return e.Key&1 == 1 }
 		o.flush("Flush", o.f.Flush(odd), func(e Entry) bool { return !e.Static && odd(e) })

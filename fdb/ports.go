@@ -92,3 +92,18 @@ func (c *portCounts) down(i int) {
 		i = child
 	}
 }
+
+// portSet is a set of ports, one bit each.
+type portSet []uint64
+
+func makePortSet(ports []Port) (s portSet) {
+	for _, p := range ports {
+		if more := int(p/64) + 1 - len(s); more > 0 {
+			s = append(s, make([]uint64, more)...)
+		}
+		s[p/64] |= 1 << (p % 64)
+	}
+	return s
+}
+
+func (s portSet) has(p Port) bool { return int(p/64) < len(s) && s[p/64]&(1<<(p%64)) != 0 }

@@ -67,7 +67,7 @@ type Stats struct {
 	Moved   uint64 // entries moved to another port by learning
 	Expired uint64 // entries aged
 	Evicted uint64 // entries that gave their place when the table was full
-	Flushed uint64 // entries taken out by the flushes and DropPort
+	Flushed uint64 // entries taken out by the flushes and DropPorts
 	Full    uint64 // MACs not learned because static entries filled the table
 
 	Ports []PortStats // those with entries, by number

@@ -100,14 +100,16 @@ func (f *FDB) flush(match func(Key, value) bool) (flushed int) {
 	return f.change(match, f.flushLocked)
 }
 
-// flushOn flushes what matches of p's entries. Before that p is no MAC's home any
-// more, to be put back to. A port without entries costs no look through the table:
-// 8.6 ms with a million entries, for each of thousands of tunnels that go down.
-func (f *FDB) flushOn(p Port, match func(Key, value) bool) (flushed int) {
-	if !f.forgetHome(p) {
+// flushOn flushes what matches of the ports' entries. Before that they are no MAC's
+// home any more, to be put back to. Ports without entries cost no look through the
+// table, and those that go together one: it takes 8.6 ms with a million entries, and
+// thousands of tunnels may go down, or be removed.
+func (f *FDB) flushOn(ports []Port, match func(value) bool) (flushed int) {
+	set := makePortSet(ports)
+	if !f.forgetHomes(ports, set) {
 		return 0
 	}
-	return f.flush(match)
+	return f.flush(func(_ Key, v value) bool { return set.has(v.port()) && match(v) })
 }
 
 // Flush takes out each learned entry for which match is true, and returns how
@@ -120,7 +122,7 @@ func (f *FDB) Flush(match func(Entry) bool) int {
 
 // FlushPort takes out all that was learned on p, and returns how many.
 func (f *FDB) FlushPort(p Port) int {
-	return f.flushOn(p, func(_ Key, v value) bool { return !v.static() && v.port() == p })
+	return f.flushOn([]Port{p}, func(v value) bool { return !v.static() })
 }
 
 // FlushVLAN takes out all that was learned in vlan, and returns how many.
@@ -128,8 +130,8 @@ func (f *FDB) FlushVLAN(vlan uint16) int {
 	return f.flush(func(k Key, v value) bool { return !v.static() && k.VLAN() == vlan })
 }
 
-// DropPort takes out all entries of p, static ones too, and returns how many:
-// for a port that is removed.
-func (f *FDB) DropPort(p Port) int {
-	return f.flushOn(p, func(_ Key, v value) bool { return v.port() == p })
+// DropPorts takes out all entries of ports, static ones too, and returns how many:
+// for ports that are removed.
+func (f *FDB) DropPorts(ports ...Port) int {
+	return f.flushOn(ports, func(value) bool { return true })
 }

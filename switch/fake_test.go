@@ -85,6 +85,7 @@ func (d *fake) Missed() uint64 {
 func (d *fake) Recv(_ int, b *frame.Batch, limit int) (int, unix.Errno) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.inUse()
 	for b.N = 0; b.N < limit; b.N++ {
 		if d.next == len(d.in) {
 			if !d.repeat {
@@ -108,6 +109,7 @@ func (d *fake) Recv(_ int, b *frame.Batch, limit int) (int, unix.Errno) {
 func (d *fake) Send(_ int, v *frame.Vectors, out []frame.Out) (int, unix.Errno) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.inUse()
 	if d.errno != 0 {
 		return 0, d.errno
 	}
@@ -129,6 +131,14 @@ func (d *fake) Close() error {
 	defer d.mu.Unlock()
 	d.closed = true
 	return unix.Close(d.fd)
+}
+
+// inUse panics if the device was closed: nobody may use it any more. Call it with mu
+// held.
+func (d *fake) inUse() {
+	if d.closed {
+		panic("a device that is closed is used")
+	}
 }
 
 // take returns what was sent since the last call.

@@ -1,6 +1,7 @@
 package vswitch
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 
@@ -52,19 +53,39 @@ type assigned struct {
 	rx     *rxQueue
 }
 
+// closing is a device that its port's removal left to be closed.
+type closing struct {
+	port   string
+	device Device
+}
+
+// close closes the device, if there is one.
+func (c closing) close() error {
+	if c.device == nil {
+		return nil
+	}
+	if err := c.device.Close(); err != nil {
+		return fmt.Errorf("close the device of port %s: %w", c.port, err)
+	}
+	return nil
+}
+
 // closeAll closes devices together: to close a packet socket is to wait for a
-// grace period of the kernel, some 15 ms, and many can wait for the same one.
-func closeAll(devices []Device) {
-	var closing sync.WaitGroup
+// grace period of the kernel, some 15 ms, and many can wait for the same one. Call
+// it without a lock: a port that goes down must not wait for all that.
+func closeAll(devices []closing) error {
+	var running sync.WaitGroup
+	errs := make([]error, len(devices))
 	atOnce := make(chan struct{}, 16) // each takes a thread
-	for _, d := range devices {
+	for i, c := range devices {
 		atOnce <- struct{}{}
-		closing.Go(func() { // ends with the close
-			d.Close()
+		running.Go(func() { // ends with the close
+			errs[i] = c.close()
 			<-atOnce
 		})
 	}
-	closing.Wait()
+	running.Wait()
+	return errors.Join(errs...)
 }
 
 // AddPort adds a port that has no device yet, and forwards nothing; a patch port
@@ -81,10 +102,15 @@ func (s *Switch) AddPort(bridge, name string, c PortConfig) error {
 	}
 	p := &port{name: name, bridge: b, config: c, counters: make([]portCounters, len(s.workers))}
 	p.group, p.storm = s.groupLocked(c.Group), newStorm(c.Storm)
-	p.id = uint32(freeIndex(&s.byID))
+	if n := len(s.free); n > 0 {
+		p.id, s.free = s.free[n-1], s.free[:n-1]
+	} else {
+		p.id = uint32(len(s.byID))
+		s.byID = append(s.byID, nil)
+	}
 	s.byID[p.id] = p
 	s.ports[name], b.ports[name] = p, p
-	s.publishLocked()
+	s.publishSoonLocked()
 	return nil
 }
 
@@ -139,6 +165,13 @@ func (s *Switch) Attach(name string, d Device) error {
 	}
 	p.device = d
 	p.view = nil
+	if _, ok := d.(Bound); ok {
+		s.unbound = append(s.unbound, p)
+	}
+	if d.Queues() == 0 {
+		s.publishSoonLocked()
+		return nil
+	}
 	s.publishLocked()
 	for q := range d.Queues() {
 		w := s.leastLoadedLocked()
@@ -148,9 +181,6 @@ func (s *Switch) Attach(name string, d Device) error {
 			return fmt.Errorf("attach a device to port %s: watch its queue: %w", name, err)
 		}
 		p.queues = append(p.queues, assigned{w, rx})
-	}
-	if b, ok := d.(Bound); ok {
-		b.Bind(p.id) // every snapshot that a worker may load from now on has the port
 	}
 	return nil
 }
@@ -167,9 +197,22 @@ func (s *Switch) assignLocked(w int, rx *rxQueue) (err error) {
 // unassignLocked takes queues from their workers: when it returns nothing is read
 // from them any more.
 func (s *Switch) unassignLocked(queues []assigned) {
-	for _, q := range queues {
-		s.workers[q.worker].call(func(w *worker) { w.removeQueue(q.rx) })
-		s.loads[q.worker]--
+	for i, w := range s.workers {
+		var of []*rxQueue
+		for _, q := range queues {
+			if q.worker == i {
+				of = append(of, q.rx)
+			}
+		}
+		if len(of) == 0 {
+			continue
+		}
+		w.call(func(w *worker) {
+			for _, q := range of {
+				w.removeQueue(q)
+			}
+		})
+		s.loads[i] -= len(of)
 	}
 }
 
@@ -205,23 +248,48 @@ func (s *Switch) SetLink(name string, up bool, mtu int) {
 // counters stay.
 func (s *Switch) Detach(name string) error {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	p := s.ports[name]
 	if p == nil {
+		s.mu.Unlock()
 		return fmt.Errorf("detach port %s: %w", name, ErrNotExist)
 	}
-	return closeDevice(p.name, s.detachLocked(p))
+	c := closing{name, s.detachLocked(p)}
+	s.mu.Unlock()
+	return c.close()
 }
 
-// closeDevice closes what detachLocked returned.
-func closeDevice(port string, d Device) error {
-	if d == nil {
-		return nil
+// silenceLocked ends the reading of ports' frames: when it returns no worker has one
+// in hand.
+func (s *Switch) silenceLocked(ports ...*port) {
+	var queues []assigned
+	bound := false
+	for _, p := range ports {
+		queues = append(queues, p.queues...)
+		p.queues = nil
+		if b, ok := p.device.(Bound); ok {
+			b.Unbind()
+			bound = true
+		}
 	}
-	if err := d.Close(); err != nil {
-		return fmt.Errorf("close the device of port %s: %w", port, err)
+	s.unassignLocked(queues)
+	if bound {
+		s.graceLocked() // what an endpoint had read before
 	}
-	return nil
+	for _, p := range ports {
+		p.link.up.Store(false)
+	}
+}
+
+// forgetLocked makes workers drop what waits for ports of which the snapshot does not
+// tell any more, or not of their devices: nobody uses those when it returns.
+func (s *Switch) forgetLocked(ports ...*port) {
+	for _, w := range s.workers {
+		w.call(func(w *worker) {
+			for _, p := range ports {
+				w.forget(p.id)
+			}
+		})
+	}
 }
 
 // detachLocked returns the port's device, which nobody uses any more, for the
@@ -232,46 +300,68 @@ func (s *Switch) detachLocked(p *port) Device {
 	}
 	// Nothing is read any more; then nothing is sent any more; then nobody knows
 	// the device, and it can be closed.
-	s.unassignLocked(p.queues)
-	p.queues = nil
-	if b, ok := p.device.(Bound); ok {
-		b.Unbind()
-		s.graceLocked() // no worker has a frame of the port in hand
-	}
-	p.link.up.Store(false)
+	s.publishPendingLocked()
+	s.silenceLocked(p)
 	d := p.device
 	p.device = nil
 	p.view = nil
 	s.publishLocked()
-	for _, w := range s.workers {
-		w.call(func(w *worker) { w.forget(p.id) })
-	}
+	s.forgetLocked(p)
 	p.bridge.fdb.FlushPort(fdb.Port(p.id))
 	p.missed += d.Missed()
 	return d
 }
 
 // DelPort removes a port, and closes its device.
-func (s *Switch) DelPort(name string) error {
+func (s *Switch) DelPort(name string) error { return s.DelPorts([]string{name}) }
+
+// DelPorts removes ports together, and closes their devices: one snapshot and two
+// grace periods serve all. Those that can be removed are, also when it fails.
+func (s *Switch) DelPorts(names []string) error {
+	var ports []*port
+	var errs []error
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	p := s.ports[name]
-	if p == nil {
-		return fmt.Errorf("delete port %s: %w", name, ErrNotExist)
+	named := map[string]bool{}
+	for _, name := range names {
+		if p := s.ports[name]; p != nil && !named[name] {
+			named[name] = true
+			ports = append(ports, p)
+		} else {
+			errs = append(errs, fmt.Errorf("delete port %s: %w", name, ErrNotExist))
+		}
 	}
-	return closeDevice(name, s.delPortLocked(p))
+	devices := s.delPortsLocked(ports)
+	s.mu.Unlock()
+	return errors.Join(append(errs, closeAll(devices))...)
 }
 
-// delPortLocked returns the port's device for the caller to close, or nil.
-func (s *Switch) delPortLocked(p *port) Device {
-	d := s.detachLocked(p)
-	delete(s.ports, p.name)
-	delete(p.bridge.ports, p.name)
-	s.byID[p.id] = nil
+// delPortsLocked returns the ports' devices for the caller to close. The order is
+// detachLocked's.
+func (s *Switch) delPortsLocked(ports []*port) (devices []closing) {
+	if len(ports) == 0 {
+		return nil
+	}
+	s.publishPendingLocked()
+	s.silenceLocked(ports...)
+	for _, p := range ports {
+		delete(s.ports, p.name)
+		delete(p.bridge.ports, p.name)
+		s.byID[p.id] = nil
+	}
 	s.publishLocked()
-	s.graceLocked()
-	p.bridge.fdb.DropPort(fdb.Port(p.id))
-	c := s.countersLocked(p)
-	p.bridge.removed.Add(&c)
-	return d
+	s.forgetLocked(ports...)
+	gone := map[*bridge][]fdb.Port{}
+	for _, p := range ports {
+		gone[p.bridge] = append(gone[p.bridge], fdb.Port(p.id))
+		s.free = append(s.free, p.id)
+		c := s.countersLocked(p)
+		p.bridge.removed.Add(&c)
+		if p.device != nil {
+			devices = append(devices, closing{p.name, p.device})
+		}
+	}
+	for b, ids := range gone {
+		b.fdb.DropPorts(ids...)
+	}
+	return devices
 }

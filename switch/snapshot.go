@@ -75,9 +75,44 @@ func (s *Switch) graceLocked() {
 	}
 }
 
+// Together runs do, in which many ports may be added and attached for one snapshot:
+// one for each would take a time that grows with the square of their number. Workers
+// see what do did when Together returns, or sooner: whatever else is changed
+// meanwhile, by anybody, publishes all, in the order in which it came.
+func (s *Switch) Together(do func()) {
+	s.mu.Lock()
+	s.together++
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.together--; s.together == 0 {
+			s.publishPendingLocked()
+		}
+	}()
+	do()
+}
+
+// publishSoonLocked is publishLocked at the end of Together.
+func (s *Switch) publishSoonLocked() {
+	s.pending = true
+	if s.together == 0 {
+		s.publishLocked()
+	}
+}
+
+// publishPendingLocked publishes what publishSoonLocked put off.
+func (s *Switch) publishPendingLocked() {
+	if s.pending {
+		s.publishLocked()
+	}
+}
+
 // publishLocked makes what the control side knows the workers' snapshot. Views
 // that still hold are shared with the one before.
 func (s *Switch) publishLocked() {
+	s.pending = false
+	s.published++
 	snap := &snapshot{ports: make([]*portView, len(s.byID)), bridges: make([]*bridgeView, len(s.byNum))}
 	for i, b := range s.byNum {
 		if b != nil {
@@ -103,6 +138,10 @@ func (s *Switch) publishLocked() {
 		}
 	}
 	s.snap.Store(snap)
+	for _, p := range s.unbound {
+		p.device.(Bound).Bind(p.id) // every snapshot that a worker may load from now on has the port
+	}
+	s.unbound = nil
 	if len(down) > 0 {
 		s.graceLocked() // nobody learns on them any more
 	}

@@ -59,7 +59,7 @@ func (s *Switch) Bridge(name string) (BridgeStats, error) {
 	st := BridgeStats{Name: name, FDB: b.fdb.Stats()}
 	total := b.removed
 	for _, p := range b.ports {
-		ps := PortStats{Name: p.name, Attached: p.device != nil || p.view.peer >= 0, Counters: s.countersLocked(p)}
+		ps := PortStats{Name: p.name, Attached: p.device != nil || s.peerLocked(p) >= 0, Counters: s.countersLocked(p)}
 		for _, q := range p.queues {
 			ps.Workers = append(ps.Workers, q.worker)
 		}
@@ -246,6 +246,7 @@ func (s *Switch) SetStatic(bridge string, want []StaticMAC) error {
 	if b == nil {
 		return fmt.Errorf("set static MACs of bridge %s: %w", bridge, ErrNotExist)
 	}
+	s.publishPendingLocked() // a worker that looks one up finds its port
 	keep := map[fdb.Key]fdb.Port{}
 	for _, m := range want {
 		p := b.ports[m.Port]

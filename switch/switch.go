@@ -3,6 +3,8 @@ package vswitch
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -67,11 +69,17 @@ type Switch struct {
 	bridges map[string]*bridge
 	ports   map[string]*port
 	byID    []*port   // nil where an id is free
+	free    []uint32  // ids that are
 	byNum   []*bridge // by bridge id; nil where an id is free
 	loads   []int     // queues each worker reads
 
 	endpoints map[Endpoint][]assigned
 	groups    map[string]int // numbers of split-horizon groups, from 1; never forgotten
+
+	together  int     // calls of Together under way
+	pending   bool    // what the control side knows is not published yet
+	unbound   []*port // that were attached since; Bind waits for the snapshot
+	published int     // snapshots, for tests
 }
 
 // bridge is the control side's half of a bridge.
@@ -119,11 +127,13 @@ func New(o Options) (*Switch, error) {
 
 // Close removes all bridges and ends the workers.
 func (s *Switch) Close() {
+	var devices []closing
 	s.mu.Lock()
 	for name := range s.bridges {
-		s.delBridgeLocked(name)
+		devices = append(devices, s.delBridgeLocked(name)...)
 	}
 	s.mu.Unlock()
+	closeAll(devices)
 	close(s.stop)
 	for _, w := range s.workers {
 		w.call((*worker).stop)
@@ -244,26 +254,26 @@ func (s *Switch) SetBridge(name string, c BridgeConfig) error {
 // devices.
 func (s *Switch) DelBridge(name string) error {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.bridges[name] == nil {
+		s.mu.Unlock()
 		return fmt.Errorf("delete bridge %s: %w", name, ErrNotExist)
 	}
-	s.delBridgeLocked(name)
+	devices := s.delBridgeLocked(name)
+	s.mu.Unlock()
+	if err := closeAll(devices); err != nil {
+		return fmt.Errorf("delete bridge %s: %w", name, err)
+	}
 	return nil
 }
 
-func (s *Switch) delBridgeLocked(name string) {
+// delBridgeLocked returns the devices of the bridge's ports for the caller to close.
+func (s *Switch) delBridgeLocked(name string) []closing {
 	b := s.bridges[name]
 	s.setMirrorsLocked(b, nil)
-	var devices []Device
-	for _, p := range b.ports {
-		if d := s.delPortLocked(p); d != nil {
-			devices = append(devices, d)
-		}
-	}
-	closeAll(devices)
+	devices := s.delPortsLocked(slices.Collect(maps.Values(b.ports)))
 	delete(s.bridges, name)
 	s.byNum[b.id] = nil
 	s.publishLocked()
 	s.graceLocked()
+	return devices
 }
