@@ -13,20 +13,25 @@ GO        ?= go
 GOBUILD   := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)'
 FUZZTIME  ?= 30s
 BENCHTIME ?= 1s
+# More flags for bin/perf, such as BENCH='--quick' or BENCH='--scenario tcp-1'.
+BENCH     ?=
 
 TEST_NEEDS := iproute2=ip iputils-ping=ping iperf3=iperf3 tcpdump=tcpdump tshark=tshark \
 	ethtool=ethtool jq=jq openvswitch-switch=ovs-vswitchd \
-	gcc=gcc libc6-dev=/usr/include/stdlib.h
+	gcc=gcc libc6-dev=/usr/include/stdlib.h vde2=vde_switch sockperf=sockperf
 DEMO_NEEDS := iproute2=ip iputils-ping=ping iperf3=iperf3 tcpdump=tcpdump ethtool=ethtool
+BENCH_NEEDS := iproute2=ip iputils-ping=ping iperf3=iperf3 sockperf=sockperf ethtool=ethtool \
+	openvswitch-switch=ovs-vswitchd vde2=vde_switch
 
-.PHONY: help build demo test bench fuzz lint install uninstall clean
+.PHONY: help build demo test bench bench-go fuzz lint install uninstall clean
 
 help:
 	@echo 'make build      build vswitchd and vswitchctl into bin/'
 	@echo 'make demo       see it work: containers on two hosts, switches, a tunnel (root)'
 	@echo 'make test       run every test (root, some minutes)'
 	@echo 'make fuzz       run every fuzz target, FUZZTIME=30s each'
-	@echo 'make bench      run the benchmarks'
+	@echo 'make bench      compare with peers: docs/benchmarks.md (root, some 45 minutes; BENCH=--quick for 4)'
+	@echo 'make bench-go   run the benchmarks of single functions'
 	@echo 'make lint       gofmt, go vet, and staticcheck where installed'
 	@echo 'make install    install under PREFIX=/usr/local; DESTDIR= works'
 	@echo 'make uninstall  remove what install installed'
@@ -48,7 +53,15 @@ test:
 	CGO_ENABLED=1 $(GO) test -race -count=1 -timeout 14m ./...
 	CGO_ENABLED=0 $(GO) test -count=1 -timeout 10m ./switch ./tunnel ./ports ./frame ./fdb ./capture
 
+# Compared in one interleaved run: what is written is the whole of it, so parts of
+# a run (BENCH=--scenario …) are told on the terminal and written nowhere.
 bench:
+	@scripts/need $(BENCH_NEEDS)
+	@$(MAKE) --no-print-directory build
+	$(GOBUILD) -o bin/ ./cmd/perf
+	bin/perf $(if $(strip $(BENCH)),$(BENCH),--json docs/benchmarks.json --markdown docs/benchmarks.md --svg docs/benchmarks.svg)
+
+bench-go:
 	CGO_ENABLED=0 $(GO) test -run '^$$' -bench . -benchtime $(BENCHTIME) ./...
 
 fuzz:
