@@ -71,7 +71,7 @@ func (o *OVS) Processes() (db, vswitchd *Proc) { return o.procs[0], o.procs[1] }
 // Vsctl runs ovs-vsctl and returns its output.
 func (o *OVS) Vsctl(args ...string) string {
 	o.host.lab.t.Helper()
-	return o.host.MustExec(append([]string{"ovs-vsctl", "--db=" + o.db, "--timeout=20"}, args...)...)
+	return o.host.MustExec(append([]string{"ovs-vsctl", "--db=" + o.db, "--timeout=50"}, args...)...)
 }
 
 // Appctl runs ovs-appctl and returns its output: Appctl("fdb/show", "br0").

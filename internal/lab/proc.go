@@ -113,9 +113,18 @@ func (p *Proc) finish(limit time.Duration) (string, error) {
 	err := p.Wait(limit)
 	out := p.Out.String()
 	if err != nil {
-		return out, fmt.Errorf("%s: %w\n%s", strings.Join(p.cmd.Args, " "), err, strings.TrimSpace(out))
+		return out, fmt.Errorf("%s: %w\n%s", shortened(p.cmd.Args), err, strings.TrimSpace(out))
 	}
 	return out, nil
+}
+
+// shortened is a command as an error tells of it.
+func shortened(command []string) string {
+	const most = 40 // words
+	if len(command) > most {
+		return fmt.Sprintf("%s … (%d words more)", strings.Join(command[:most], " "), len(command)-most)
+	}
+	return strings.Join(command, " ")
 }
 
 // PID returns the process id.

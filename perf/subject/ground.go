@@ -45,10 +45,8 @@ var segmentation = []string{
 }
 
 // vethPairs makes idle ports' interfaces, up and with a carrier. They are made in one
-// batch and deleted in one request: a namespace that ends takes them away in the
-// background, at the cost of who comes next.
+// batch.
 func vethPairs(l *lab.Lab, h *lab.Host, n int) (ifnames []string) {
-	const group = "9"
 	behind := l.Host("idle")
 	silent(l, behind)
 	var batch strings.Builder
@@ -59,12 +57,20 @@ func vethPairs(l *lab.Lab, h *lab.Host, n int) (ifnames []string) {
 			name, group, name, group, behind.Name)
 	}
 	runBatch(l, h, batch.String())
-	l.Cleanup(func() { h.Exec("ip", "link", "del", "group", group) })
+	l.Cleanup(func() { deleteIdle(h) })
 	for _, end := range []*lab.Host{behind, h} {
 		end.MustExec("ip", "link", "set", "group", group, "up")
 	}
 	return ifnames
 }
+
+// group is that of idle interfaces (ip-link(8)).
+const group = "9"
+
+// deleteIdle deletes the group in one request: that is one wait for the kernel, not
+// a thousand, and it is over when the next bed is made, as the end of a namespace
+// would not be.
+func deleteIdle(h *lab.Host) { h.Exec("ip", "link", "del", "group", group) }
 
 func idleName(i int) string { return fmt.Sprintf("idle%d", i+1) }
 

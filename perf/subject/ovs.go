@@ -10,10 +10,23 @@ import (
 )
 
 // ovs is Open vSwitch's userspace datapath.
-type ovs struct{ tso bool }
+type ovs struct {
+	tso   bool // userspace-tso-enable
+	afxdp bool // ports of type=afxdp
+}
 
-func (d ovs) can(Topology) error {
-	return missing("ovs-vswitchd", "ovsdb-server", "ovs-vsctl", "ovs-appctl", "ethtool")
+// maxAFXDP is how many AF_XDP ports a bed may have: each holds 80 MB, and is half a
+// second's work for ovs-vswitchd (measured, Open vSwitch 3.1).
+const maxAFXDP = 16
+
+func (d ovs) can(t Topology) error {
+	if err := missing("ovs-vswitchd", "ovsdb-server", "ovs-vsctl", "ovs-appctl", "ethtool"); err != nil {
+		return err
+	}
+	if ports := t.Containers + t.Idle; d.afxdp && ports > maxAFXDP {
+		return fmt.Errorf("an AF_XDP port of Open vSwitch holds 80 MB of memory: not measured with %d ports", ports)
+	}
+	return nil
 }
 
 func (d ovs) version() string {
@@ -25,11 +38,15 @@ type ovsNode struct {
 	lab     *lab.Lab
 	host    *lab.Host
 	ovs     *lab.OVS
-	offload bool // of containers
+	offload bool   // of containers
+	kind    string // type of interfaces; empty is the default
 }
 
 func (d ovs) start(s site) node {
 	n := &ovsNode{lab: s.Lab, host: s.host, offload: d.tso && s.Tunnel == ""}
+	if d.afxdp {
+		n.kind = "afxdp"
+	}
 	if d.tso {
 		n.ovs = s.OVS(s.host, "other_config:userspace-tso-enable=true")
 	} else {
@@ -41,6 +58,9 @@ func (d ovs) start(s site) node {
 	}
 	if s.Tunnel != "" {
 		n.ovs.Underlay("br-phy", "eth0")
+		if n.kind != "" {
+			n.ovs.Vsctl("set", "interface", "eth0", "type="+n.kind)
+		}
 	}
 	n.ovs.AddBridge(bridgeName, settings...)
 	if s.Tunnel != "" {
@@ -62,7 +82,7 @@ func (n *ovsNode) idle(count int) []string { return vethPairs(n.lab, n.host, cou
 func (n *ovsNode) join(ifnames []string) {
 	var args []string
 	for _, name := range ifnames {
-		args = append(args, "--", "add-port", bridgeName, name)
+		args = append(append(args, "--"), n.port(name)...)
 	}
 	n.ovs.Vsctl(args...)
 }
@@ -78,8 +98,17 @@ func (n *ovsNode) tunnels(remotes []string) {
 }
 
 func (n *ovsNode) addPort(ifname string) error {
-	n.ovs.Vsctl("add-port", bridgeName, ifname)
+	n.ovs.Vsctl(n.port(ifname)...)
 	return nil
+}
+
+// port is the words of ovs-vsctl that make a port of an interface.
+func (n *ovsNode) port(ifname string) []string {
+	words := []string{"add-port", bridgeName, ifname}
+	if n.kind != "" {
+		words = append(words, "--", "set", "interface", ifname, "type="+n.kind)
+	}
+	return words
 }
 
 // inTable is in the output of fdb/stats-show.

@@ -14,7 +14,7 @@ import (
 // Subject is a switch with its configuration. Thread-safety: safe for concurrent
 // use.
 type Subject struct {
-	Name  string // "vswitch", "ovs", "ovs-tso", "bridge", "vde"
+	Name  string // "vswitch", "ovs", "ovs-tso", "ovs-afxdp", "bridge", "vde"
 	Title string // for a table's heading
 	Notes string // what it had to be set to, in a sentence or two for the report
 
@@ -78,6 +78,12 @@ func All(bin string) []Subject {
 			Notes: "Userspace datapath with other_config:userspace-tso-enable=true; containers' offloads as they are. " +
 				"With tunnels containers have transmit offloads off: this version cannot put super-frames into tunnels.",
 			driver: ovs{tso: true},
+		},
+		{
+			Name: "ovs-afxdp", Title: "Open vSwitch, userspace, AF_XDP",
+			Notes: "Userspace datapath with ports of type=afxdp, default settings: one thread polls all the time, and has a processor to itself. " +
+				"Containers have transmit offloads off, or TCP fails.",
+			driver: ovs{afxdp: true},
 		},
 		{
 			Name: "bridge", Title: "Linux bridge",

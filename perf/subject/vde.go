@@ -103,9 +103,10 @@ func (n *vdeNode) container(name string, options ...lab.ContainerOption) *lab.Co
 func (n *vdeNode) idle(count int) []string {
 	var batch strings.Builder
 	for i := range count {
-		fmt.Fprintf(&batch, "link set dev %s up\n", idleName(i))
+		fmt.Fprintf(&batch, "link set dev %s group %s up\n", idleName(i), group)
 	}
 	runBatch(n.lab, n.host, batch.String())
+	n.lab.Cleanup(func() { deleteIdle(n.host) })
 	return nil // ports they are already
 }
 

@@ -54,7 +54,13 @@ func (n *vswitchNode) container(name string, options ...lab.ContainerOption) *la
 	return n.host.Container(name, options...)
 }
 
-func (n *vswitchNode) idle(count int) []string { return vethPairs(n.lab, n.host, count) }
+// idle lets the daemon end before the interfaces go: it would take note of each. To
+// the others it is the end of sockets that takes time.
+func (n *vswitchNode) idle(count int) []string {
+	names := vethPairs(n.lab, n.host, count)
+	n.lab.Cleanup(n.daemon.Stop)
+	return names
+}
 
 func (n *vswitchNode) join(ifnames []string) {
 	for _, name := range ifnames {
