@@ -24,7 +24,7 @@ type portState struct {
 
 	device    vswitch.Device // nil: not attached
 	stop      *ports.Stop
-	link      ports.Link     // the interface of the device, as last seen
+	link      *ports.Link    // the interface of the device, as last seen; noLink where there is none
 	addresses []netip.Prefix // that we gave it
 	notes     []string
 	astray    bool // its TAP has another name, or is in another namespace
@@ -36,6 +36,10 @@ type portState struct {
 	backoff  time.Duration
 	failedOn int // the index of the interface that could not be attached; 0: none was there
 }
+
+// noLink is the interface of a port without one; nobody changes it. Thousands of
+// tunnels share it.
+var noLink = &ports.Link{}
 
 // A port in error is tried again after minBackoff, and after twice as long each
 // time, up to maxBackoff; and at once when its interface changes.
@@ -181,7 +185,7 @@ func (r *reconciler) look(p *portState) error {
 	}
 	if ok {
 		r.links[l.Name] = l
-		p.link = l
+		p.link = &l
 	}
 	return nil
 }
@@ -211,7 +215,7 @@ func (r *reconciler) attachPacket(p *portState, l ports.Link) error {
 		stop.Close()
 		return err
 	}
-	p.device, p.stop, p.link = d, stop, l
+	p.device, p.stop, p.link = d, stop, &l
 	return r.look(p)
 }
 
@@ -230,7 +234,7 @@ func (r *reconciler) restopLocked(p *portState, now time.Time) {
 // and what the options say of it into the interface.
 func (r *reconciler) refreshLocked(p *portState, now time.Time) {
 	if l, ok := r.links[p.port.Name]; ok {
-		p.link = l
+		p.link = &l
 	}
 	p.astray = false
 	if err := r.dressLocked(p); err != nil {
@@ -357,7 +361,7 @@ func (r *reconciler) detachLocked(p *portState) {
 			r.log.Warn("tc hook not removed", "port", p.port.Name, "err", err)
 		}
 	}
-	p.device, p.stop, p.link, p.addresses, p.notes = nil, nil, ports.Link{}, nil, nil
+	p.device, p.stop, p.link, p.addresses, p.notes = nil, nil, noLink, nil, nil
 }
 
 // removePortLocked removes what is left of a port that the switch has no more, and

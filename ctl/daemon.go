@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -56,6 +57,8 @@ type Daemon struct {
 	timerMu sync.Mutex // guards timer; taken after edit
 	timer   *time.Timer
 
+	tidy *time.Timer // runs tidyAfter after the last change
+
 	cancel  context.CancelFunc
 	running sync.WaitGroup
 }
@@ -88,11 +91,14 @@ func New(o Options) (*Daemon, error) {
 	d.stopper = ports.NewStopper(id, o.Stop)
 	d.reconciler = newReconciler(d.sw, d.stopper, id, o.Workers, d.log, d.hub.tell)
 	d.captureDirs(o)
+	d.tidy = time.AfterFunc(tidyAfter, debug.FreeOSMemory)
 	if err := d.begin(); err != nil {
+		d.tidy.Stop()
 		d.sw.Close()
 		st.Close()
 		return nil, err
 	}
+	d.tidy.Reset(tidyAfter)
 	var ctx context.Context
 	ctx, d.cancel = context.WithCancel(context.Background())
 	d.running.Go(func() { d.hub.run(ctx.Done()) })    // these three end with
@@ -100,6 +106,12 @@ func New(o Options) (*Daemon, error) {
 	d.running.Go(func() { d.watchDrops(ctx.Done()) }) //
 	return d, nil
 }
+
+// tidyAfter is how long nothing is changed until memory that is not used goes back to
+// the kernel. A change leaves garbage worth several times its document, and a switch
+// that does nothing but forward allocates nothing: no other collection might come for
+// hours. One takes some milliseconds of a core beside the workers.
+const tidyAfter = 200 * time.Millisecond
 
 // DefaultCaptureDirs are where captures may be written when nobody says otherwise.
 func DefaultCaptureDirs(stateDir string) []string {
@@ -133,7 +145,7 @@ func (d *Daemon) captureDirs(o Options) {
 func (d *Daemon) begin() error {
 	d.edit.Lock()
 	defer d.edit.Unlock()
-	_, doc := d.store.Current()
+	_, doc := d.store.View()
 	p := d.pending()
 	if p != nil && time.Now().After(p.Deadline) {
 		old, err := d.before(p)
@@ -182,6 +194,7 @@ func (d *Daemon) Close() error {
 	defer d.edit.Unlock()
 	d.closed = true
 	d.armConfirm(nil)
+	d.tidy.Stop()
 	d.reconciler.close()
 	d.sw.Close()
 	if err := d.stopper.Close(); err != nil {

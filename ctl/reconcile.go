@@ -259,7 +259,7 @@ func (r *reconciler) portLocked(w wantedPort) {
 			r.log.Error("port could not be made", "port", w.port.Name, "err", err)
 			return
 		}
-		p = &portState{bridge: w.bridge, port: w.port, state: api.PortWaiting, since: time.Now()}
+		p = &portState{bridge: w.bridge, port: w.port, state: api.PortWaiting, since: time.Now(), link: noLink}
 		if w.port.Object().IsTunnel() {
 			p.tunnel = &tunnelPort{}
 		}

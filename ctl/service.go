@@ -17,7 +17,7 @@ import (
 // Config is described at api.Service.
 func (d *Daemon) Config(_ context.Context, version uint64) (api.ConfigVersion, error) {
 	if version == 0 {
-		v, doc := d.store.Current()
+		v, doc := d.store.View()
 		return api.ConfigVersion{Version: v, Document: doc}, nil
 	}
 	doc, err := d.get(version)
@@ -68,7 +68,7 @@ func (d *Daemon) Rollback(_ context.Context, version uint64) (api.EditResult, er
 
 // History is described at api.Service.
 func (d *Daemon) History(context.Context) ([]api.HistoryEntry, error) {
-	current, _ := d.store.Current()
+	current, _ := d.store.View()
 	all := []api.HistoryEntry{}
 	for _, e := range d.store.History() {
 		all = append(all, api.HistoryEntry{Version: e.Version, Time: e.Time, Comment: e.Comment, Current: e.Version == current})
@@ -113,7 +113,7 @@ func (d *Daemon) changeLocked(comment string, confirm time.Duration, dry bool, n
 	if d.closed {
 		return api.EditResult{}, &api.Error{Status: 503, Message: "the daemon is ending; nothing was changed"}
 	}
-	version, old := d.store.Current()
+	version, old := d.store.View()
 	doc, err := next(old)
 	if err != nil {
 		return api.EditResult{}, err
@@ -135,6 +135,7 @@ func (d *Daemon) changeLocked(comment string, confirm time.Duration, dry bool, n
 		d.hub.tell(api.Event{Kind: "config", Message: fmt.Sprintf("configuration version %d: %s", res.Version, comment)})
 	}
 	d.reconciler.apply(doc)
+	d.tidy.Reset(tidyAfter)
 	res.Ports = d.troubled(old, doc)
 	res.Mirrors = d.troubledMirrors(old, doc)
 	res.Confirm = d.pending()
@@ -195,7 +196,7 @@ func (d *Daemon) Confirm(context.Context) (api.EditResult, error) {
 	if err := d.forgetPendingLocked(); err != nil {
 		return api.EditResult{}, err
 	}
-	version, _ := d.store.Current()
+	version, _ := d.store.View()
 	d.hub.tell(api.Event{Kind: "confirm", Message: fmt.Sprintf("configuration version %d is confirmed", version)})
 	return api.EditResult{Version: version}, nil
 }
@@ -249,6 +250,7 @@ func (d *Daemon) unconfirmed(version uint64) {
 	doc, err := d.before(p)
 	if err == nil {
 		d.reconciler.apply(doc)
+		d.tidy.Reset(tidyAfter)
 		d.wentBack.Store(version)
 		err = d.goBackLocked(p, doc)
 	}

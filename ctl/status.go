@@ -19,7 +19,7 @@ import (
 // chosen returns the bridges of the document that are asked for: one by name, or
 // all for "".
 func (d *Daemon) chosen(bridge string) ([]config.Bridge, error) {
-	_, doc := d.store.Current()
+	_, doc := d.store.View()
 	if bridge == "" {
 		return doc.Bridges, nil
 	}
@@ -39,7 +39,7 @@ func (d *Daemon) Status(_ context.Context, bridge string) (api.Status, error) {
 	if err != nil {
 		return api.Status{}, err
 	}
-	version, _ := d.store.Current()
+	version, _ := d.store.View()
 	st := api.Status{ConfigVersion: version, Confirm: d.pending(), Warnings: d.warnings(), Bridges: []api.BridgeStatus{}}
 	if st.Confirm != nil && d.wentBack.Load() == st.Confirm.Version {
 		st.Confirm = nil // it is too late, as a warning says

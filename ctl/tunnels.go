@@ -33,7 +33,8 @@ type tunnels struct {
 // endpoint is a tunnel endpoint and how many ports use it.
 type endpoint struct {
 	*tunnel.Endpoint
-	ports int
+	config tunnel.EndpointConfig
+	ports  int
 }
 
 // refusal is an endpoint that could not be opened: one try serves all its ports, which
@@ -51,7 +52,6 @@ const maxRefusal = 5 * time.Second
 // tunnelPort is what a tunnel port has beside a portState.
 type tunnelPort struct {
 	remote   netip.Addr // invalid: not known (yet)
-	config   tunnel.EndpointConfig
 	endpoint *endpoint    // nil: not attached
 	port     *tunnel.Port // nil: not attached
 	session  *session     // nil: no BFD
@@ -249,7 +249,7 @@ func (r *reconciler) attachTunnel(p *portState) error {
 	if err != nil {
 		return err
 	}
-	t.endpoint, t.config = e, c
+	t.endpoint = e
 	e.ports++
 	pc := tunnelConfig(o, t.remote, c.Queues)
 	name := p.port.Name
@@ -318,7 +318,7 @@ func (r *reconciler) endpointLocked(c tunnel.EndpointConfig) (*endpoint, error) 
 		return nil, f
 	}
 	delete(r.tunnels.refused, c)
-	e := &endpoint{Endpoint: te}
+	e := &endpoint{Endpoint: te, config: c}
 	r.tunnels.endpoints[c] = e
 	return e, nil
 }
@@ -337,7 +337,7 @@ func (r *reconciler) closeTunnelLocked(p *portState) {
 	if e.ports--; e.ports > 0 {
 		return
 	}
-	delete(r.tunnels.endpoints, t.config)
+	delete(r.tunnels.endpoints, e.config)
 	r.sw.DelEndpoint(e.Endpoint)
 	if err := e.Close(); err != nil {
 		r.log.Warn("tunnel endpoint not closed cleanly", "endpoint", e.Name(), "err", err)
@@ -393,7 +393,7 @@ func (r *reconciler) askPathLocked(p *portState) error {
 	path, err := t.port.PathMTU()
 	if err != nil {
 		t.path = 0
-		if local := t.config.Local; !local.IsUnspecified() && !r.tunnels.local[local] {
+		if local := t.endpoint.config.Local; !local.IsUnspecified() && !r.tunnels.local[local] {
 			return fmt.Errorf("local_ip %s is not an address of this host any more", local)
 		}
 		return err

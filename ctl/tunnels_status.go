@@ -17,7 +17,7 @@ import (
 
 // current returns the desired document with its meshes as tunnel ports.
 func (d *Daemon) current() config.Document {
-	_, doc := d.store.Current()
+	_, doc := d.store.View()
 	return mesh.Expand(doc)
 }
 
@@ -111,7 +111,7 @@ func bfdStatus(s bfd.Status) *api.BFDStatus {
 
 // Meshes is described at api.Service.
 func (d *Daemon) Meshes(_ context.Context, name string) ([]api.MeshStatus, error) {
-	_, doc := d.store.Current()
+	_, doc := d.store.View()
 	if name != "" && doc.Mesh(name) == nil {
 		return nil, unknown("mesh", name)
 	}

@@ -246,7 +246,9 @@ func (s *Switch) SetStatic(bridge string, want []StaticMAC) error {
 	if b == nil {
 		return fmt.Errorf("set static MACs of bridge %s: %w", bridge, ErrNotExist)
 	}
-	s.publishPendingLocked() // a worker that looks one up finds its port
+	if len(want) > 0 {
+		s.publishPendingLocked() // a worker that looks one up finds its port
+	}
 	keep := map[fdb.Key]fdb.Port{}
 	for _, m := range want {
 		p := b.ports[m.Port]

@@ -73,6 +73,7 @@ type Port struct {
 	// What a look-up compares, in one cache line.
 	peer  peer
 	inKey uint32
+	mtu   atomic.Int32 // here for want of another place: the type fills its size class
 
 	config  PortConfig
 	e       *Endpoint
@@ -82,11 +83,9 @@ type Port struct {
 	plain   bool                  // never UDP_SEGMENT
 	name    unix.RawSockaddrInet6 // or RawSockaddrInet4: the remote
 	nameLen uint32
-	sa      unix.Sockaddr // the same for WriteControl
-	resume  []resume      // by worker
+	resume  []resume // by worker
 
 	bound   atomic.Uint64 // the switch's number of the port, plus 1; 0: none
-	mtu     atomic.Int32
 	heard   atomic.Int64  // Unix nanoseconds
 	gsoless atomic.Bool   // the kernel refused UDP_SEGMENT
 	seq     atomic.Uint32 // of the next frame
@@ -128,6 +127,9 @@ func (e *Endpoint) newPort(c PortConfig) (*Port, error) {
 		c.DstPort = e.config.Port
 	}
 	c.TOS &^= ecnMask
+	if kind == GRE {
+		c.DstPort = 0 // a raw socket's address has none
+	}
 	p := &Port{peer: peerOf(c.Remote), inKey: c.InKey, config: c, e: e}
 	which := 0
 	if !c.DF {
@@ -149,7 +151,6 @@ func (e *Endpoint) newPort(c PortConfig) (*Port, error) {
 			p.flags |= greHasSequence
 		}
 		p.header = greHeaderLen(p.flags)
-		c.DstPort = 0 // a raw socket's address has none
 		p.plain = true
 	}
 	if kind != GRE && c.Csum == CsumOff {
@@ -171,7 +172,6 @@ func (e *Endpoint) newPort(c PortConfig) (*Port, error) {
 
 // setName makes the remote address what sendmsg takes.
 func (p *Port) setName(a netip.Addr, port uint16) {
-	p.sa = sockaddr(a, port)
 	if a.Is4() {
 		p.nameLen = unix.SizeofSockaddrInet4
 		p.name.Family = unix.AF_INET
@@ -339,7 +339,7 @@ func (p *Port) WriteControl(b []byte) error {
 	p.sum(e.scratch[:p.header], b)
 	var control [sendControl]byte
 	n := putControl(&control, e.config.Local.Is6(), tos, hops, 0)
-	if err := unix.Sendmsg(e.controller, e.scratch, control[:n], p.sa, unix.MSG_DONTWAIT); err != nil {
+	if err := unix.Sendmsg(e.controller, e.scratch, control[:n], sockaddr(p.config.Remote, p.config.DstPort), unix.MSG_DONTWAIT); err != nil {
 		return fmt.Errorf("send control frame to %s: %w", p.config.Remote, err)
 	}
 	p.stats.txControl.Add(1)

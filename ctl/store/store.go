@@ -133,9 +133,16 @@ func (s *Store) Close() error {
 // Current is the document that is desired and its version; 0 is the empty
 // document of a new directory. The document is the caller's.
 func (s *Store) Current() (uint64, config.Document) {
+	version, doc := s.View()
+	return version, doc.Clone()
+}
+
+// View is Current without a copy: nobody may change the document. A daemon with
+// thousands of ports keeps it once.
+func (s *Store) View() (uint64, config.Document) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return s.version, s.doc.Clone()
+	return s.version, s.doc
 }
 
 // History lists the versions that are kept, newest first.
@@ -223,12 +230,12 @@ func (s *Store) find(version uint64) (int, bool) {
 
 // Put makes doc the current document, as a new version, and returns when it is
 // on the disk. On an error nothing has changed, and a later Put may succeed. The
-// document must be valid; comment is what history shows.
+// document must be valid, and is the store's from now on: nobody may change it, see
+// View. comment is what history shows.
 func (s *Store) Put(doc config.Document, comment string, o PutOptions) (uint64, error) {
 	fail := func(err error) (uint64, error) {
 		return 0, fmt.Errorf("store the configuration in %s: %w", s.dir, err)
 	}
-	doc = doc.Clone()
 	if err := doc.Validate(); err != nil {
 		return fail(err)
 	}
