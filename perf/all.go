@@ -22,6 +22,7 @@ var (
 	main   = Effort{Quick: true}
 	thrice = Effort{Rounds: 3}
 	twice  = Effort{Rounds: 2}
+	once   = Effort{Rounds: 1}
 )
 
 // All returns every scenario. Those of a topology stand together, and what leaves
@@ -34,12 +35,12 @@ func All() []Scenario {
 		{"tcp-8", "TCP, eight streams, same host", tcpMetrics, pair, main, tcp(8)},
 		{"ping-pong", "UDP ping-pong, same host", pingPongMetrics, pair, main, pingPong},
 		{"frames-64", "64-byte frames, as fast as they are sent", frameMetrics, pair, main, frames(1, size64)},
-		{"frames-512", "512-byte frames, as fast as they are sent", frameMetrics, pair, Effort{Rounds: 5}, frames(1, size512)},
-		{"frames-1518", "1518-byte frames, as fast as they are sent", frameMetrics, pair, Effort{Rounds: 5, Quick: true}, frames(1, size1518)},
-		{"frames-imix", "IMIX (7 × 64, 4 × 594, 1 × 1518 bytes), as fast as they are sent", frameMetrics, pair, Effort{Rounds: 5, Quick: true}, frames(1, loadgen.IMIX()...)},
+		{"frames-512", "512-byte frames, as fast as they are sent", frameMetrics, pair, thrice, frames(1, size512)},
+		{"frames-1518", "1518-byte frames, as fast as they are sent", frameMetrics, pair, Effort{Rounds: 3, Quick: true}, frames(1, size1518)},
+		{"frames-imix", "IMIX (7 × 64, 4 × 594, 1 × 1518 bytes), as fast as they are sent", frameMetrics, pair, Effort{Rounds: 3, Quick: true}, frames(1, loadgen.IMIX()...)},
 		{"lossless-64", "64-byte frames, the highest rate without loss", losslessMetrics, pair, twice, lossless(size64)},
-		{"lossless-512", "512-byte frames, the highest rate without loss", losslessMetrics, pair, twice, lossless(size512)},
-		{"lossless-1518", "1518-byte frames, the highest rate without loss", losslessMetrics, pair, twice, lossless(size1518)},
+		{"lossless-512", "512-byte frames, the highest rate without loss", losslessMetrics, pair, once, lossless(size512)},
+		{"lossless-1518", "1518-byte frames, the highest rate without loss", losslessMetrics, pair, once, lossless(size1518)},
 		{"lossless-imix", "IMIX, the highest rate without loss", losslessMetrics, pair, twice, lossless(loadgen.IMIX()...)},
 		{"ports-2", "64-byte frames from one port to another", fanOutMetrics, pair, each, spread},
 		{"steady", "A minute of 64-byte frames at half the highest rate delivered, 16 flows", steadyMetrics, pair, Effort{Rounds: 1, Peers: alone}, steady},

@@ -32,7 +32,7 @@ const (
 	panelHead   = 44 // title and unit
 	rowHeight   = 22
 	barHeight   = 13
-	labelWidth  = 66 // subjects' names
+	labelWidth  = 76 // subjects' names
 	valueWidth  = 84 // room for a value right of the longest bar
 )
 

@@ -21,7 +21,7 @@ type pair struct {
 
 // announceRate is at what rate addresses are announced, in frames a second, where
 // not the rate but the result is wanted.
-const announceRate = 100_000
+const announceRate = 200_000
 
 // pair opens a sender and a receiver for so many flows.
 func (r *Run) pair(flows int) (p *pair, err error) {

@@ -203,7 +203,7 @@ func (r *Runner) measure(ctx context.Context, c Contender, stand *Stand, round i
 	}
 	if why, ok := reasonOf(err); ok {
 		r.outcome(s, c).Cannot = why
-		fmt.Fprintf(r.Log, "round %d  %-16s %-8s cannot: %s\n", round+1, s.Name, c.Name, why)
+		fmt.Fprintf(r.Log, "round %d  %-18s %-9s cannot: %s\n", round+1, s.Name, c.Name, why)
 		return
 	}
 	if err != nil {
@@ -220,7 +220,7 @@ func (r *Runner) measure(ctx context.Context, c Contender, stand *Stand, round i
 	sample.Round = round + 1
 	o := r.outcome(s, c)
 	o.Samples = append(o.Samples, sample)
-	fmt.Fprintf(r.Log, "round %d  %-16s %-8s %s\n", round+1, s.Name, c.Name, said(s.Metrics, sample))
+	fmt.Fprintf(r.Log, "round %d  %-18s %-9s %s\n", round+1, s.Name, c.Name, said(s.Metrics, sample))
 }
 
 // perUnit adds the CPU time of each frame or GB: of frames where a scenario counts
@@ -245,7 +245,7 @@ func perUnit(s Sample, own, machine time.Duration) {
 func (r *Runner) failed(s Scenario, c Contender, round int, err error) {
 	o := r.outcome(s, c)
 	o.Failures = append(o.Failures, Failure{round + 1, err.Error()})
-	fmt.Fprintf(r.Log, "round %d  %-16s %-8s failed: %v\n", round+1, s.Name, c.Name, err)
+	fmt.Fprintf(r.Log, "round %d  %-18s %-9s failed: %v\n", round+1, s.Name, c.Name, err)
 }
 
 func (r *Runner) outcome(s Scenario, c Contender) *Outcome {

@@ -9,7 +9,7 @@ import (
 // configurations the better one counts, for each metric anew.
 var (
 	kernel      = []string{"bridge"}
-	openvswitch = []string{"ovs", "ovs-tso"}
+	openvswitch = []string{"ovs", "ovs-tso", "ovs-afxdp"}
 )
 
 // target is one thing that this switch must reach. It compares a value of ours,

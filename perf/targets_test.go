@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"vswitch/perf/subject"
 )
 
 // ran are results of one scenario, a value a subject.
@@ -94,6 +96,11 @@ func TestTargetsExist(t *testing.T) {
 		check(target.Title, target.Value.Scenario, target.Value.Metric)
 		if target.Value.Over != "" {
 			check(target.Title, target.Value.Over, target.Value.Metric)
+		}
+	}
+	for _, s := range subject.All("bin") {
+		if (s.Name == "ovs" || strings.HasPrefix(s.Name, "ovs-")) && !slices.Contains(openvswitch, s.Name) {
+			t.Errorf("%s is no configuration of Open vSwitch's", s.Name)
 		}
 	}
 	for _, panel := range chartPanels {

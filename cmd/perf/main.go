@@ -144,11 +144,11 @@ func choose(o options) ([]perf.Scenario, []perf.Contender, error) {
 func list(w io.Writer, scenarios []perf.Scenario, contenders []perf.Contender) {
 	fmt.Fprintln(w, "scenarios")
 	for _, s := range scenarios {
-		fmt.Fprintf(w, "  %-16s %s\n", s.Name, s.Title)
+		fmt.Fprintf(w, "  %-18s %s\n", s.Name, s.Title)
 	}
 	fmt.Fprintln(w, "subjects")
 	for _, c := range contenders {
-		fmt.Fprintf(w, "  %-16s %s\n", c.Name, c.Title)
+		fmt.Fprintf(w, "  %-18s %s\n", c.Name, c.Title)
 	}
 }
 
