@@ -46,6 +46,9 @@
 // they belong on the test's goroutine); calls that a test asks a question with
 // return an error.
 //
+// A command that is no test has a lab, too: it gives New a Standalone, and has the
+// failure as an error.
+//
 // # Silence
 //
 // A container without an IPv6 address has IPv6 turned off, and a veth's host end

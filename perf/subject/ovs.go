@@ -87,7 +87,7 @@ func (n *ovsNode) join(ifnames []string) {
 	n.ovs.Vsctl(args...)
 }
 
-func (n *ovsNode) tunnels(remotes []string) {
+func (n *ovsNode) tunnels(remotes []string) error {
 	var args []string
 	for _, remote := range remotes {
 		name := "t" + remote
@@ -95,6 +95,7 @@ func (n *ovsNode) tunnels(remotes []string) {
 			"type=vxlan", "options:remote_ip="+remote, "options:key="+tunnelKey)
 	}
 	n.ovs.Vsctl(args...)
+	return nil
 }
 
 func (n *ovsNode) addPort(ifname string) error {

@@ -1,6 +1,7 @@
 package subject
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -10,6 +11,10 @@ import (
 
 	"vswitch/internal/lab"
 )
+
+// ErrCannot is in the errors of a Bed whose switch cannot do what it was asked, by its
+// nature: no failure, but a reason for a report.
+var ErrCannot = errors.New("this switch cannot")
 
 // Subject is a switch with its configuration. Thread-safety: safe for concurrent
 // use.
@@ -39,7 +44,7 @@ type site struct {
 	containers []string // names of this host's
 }
 
-// node is a switch on one host. All but addPort and macs fail as the lab does.
+// node is a switch on one host. What returns no error fails as the lab does.
 type node interface {
 	// container makes one, ready to be joined.
 	container(name string, options ...lab.ContainerOption) *lab.Container
@@ -48,7 +53,7 @@ type node interface {
 	// join makes ports of interfaces, in as few commands as it takes.
 	join(ifnames []string)
 	// tunnels adds ports to remotes that do not exist.
-	tunnels(remotes []string)
+	tunnels(remotes []string) error
 	// addPort makes a port of an interface by the one command that a user would type.
 	addPort(ifname string) error
 	macs() (int, error)
@@ -189,17 +194,18 @@ func (b *Bed) AddPort(ifname string) error {
 }
 
 // AddTunnels makes n more tunnel ports on the first host, VXLAN to remotes that do
-// not exist: for what a tunnel costs in memory.
+// not exist: for what a tunnel costs in memory. The error may be ErrCannot.
 func (b *Bed) AddTunnels(n int) error {
 	var remotes []string
 	for range n {
 		b.next++
 		remotes = append(remotes, absent(b.next))
 	}
-	return b.lab.Try(func() error { b.nodes[0].tunnels(remotes); return nil })
+	return b.lab.Try(func() error { return b.nodes[0].tunnels(remotes) })
 }
 
 // MACs returns how many addresses the first host's switch has learned and still has.
+// The error may be ErrCannot.
 func (b *Bed) MACs() (n int, err error) {
 	err = b.lab.Try(func() error { n, err = b.nodes[0].macs(); return err })
 	return n, err

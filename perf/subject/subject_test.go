@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -61,26 +60,28 @@ func each(t *testing.T, all []subject.Subject, topology subject.Topology, f func
 	}
 }
 
-// root skips a test that makes namespaces where that cannot be done.
-func root(t *testing.T) {
-	t.Helper()
-	lab.New(t).Close()
-}
-
-// TestSubjects stands each up in each kind of topology, and uses it.
+// TestSubjects stands each up in each kind of topology, and does all with it that a
+// Bed can do there.
 func TestSubjects(t *testing.T) {
-	root(t)
+	lab.New(t).Close() // skips without root
 	all := subjects(t)
-	for _, topology := range []subject.Topology{
-		{Containers: 2},
-		{Containers: 5, Idle: 100, TableSize: 100_000},
-		{Containers: 2, Tunnel: "vxlan", Offloads: true},
-		{Containers: 2, Tunnel: "vxlan"},
-		{Containers: 2, Tunnel: "gre"},
+	for _, test := range []struct {
+		topology subject.Topology
+		more     func(t *testing.T, s subject.Subject, b *subject.Bed) error
+	}{
+		{subject.Topology{Containers: 2}, streamAndPort},
+		{subject.Topology{Containers: 5, Idle: 100}, nil},
+		{subject.Topology{Containers: 2, TableSize: 100_000}, table},
+		{subject.Topology{Containers: 2, Tunnel: "vxlan"}, tunnels},
+		{subject.Topology{Containers: 2, Tunnel: "gre", Offloads: true}, nil},
 	} {
-		t.Run(fmt.Sprintf("%+v", topology), func(t *testing.T) {
-			each(t, all, topology, func(t *testing.T, s subject.Subject, b *subject.Bed) error {
-				return used(t, s, topology, b)
+		t.Run(fmt.Sprintf("%+v", test.topology), func(t *testing.T) {
+			each(t, all, test.topology, func(t *testing.T, s subject.Subject, b *subject.Bed) error {
+				err := used(t, s, test.topology, b)
+				if err == nil && test.more != nil {
+					err = test.more(t, s, b)
+				}
+				return err
 			})
 		})
 	}
@@ -108,112 +109,86 @@ func used(t *testing.T, s subject.Subject, topology subject.Topology, b *subject
 		}
 		return nil
 	}
-	// A thousandth of what a poor switch would need for 8 MiB, and all of a machine.
-	if cpu < 10*time.Microsecond || cpu > time.Minute {
+	if cpu < 100*time.Microsecond || cpu > time.Minute {
 		t.Errorf("%v of CPU for 8 MiB", cpu)
 	}
 	if memory < 100<<10 || memory > 1<<30 {
 		t.Errorf("%d bytes of memory", memory)
 	}
 	byName := b.MemoryOf()
-	if db := byName["ovsdb-server"]; strings.HasPrefix(s.Name, "ovs") && (db == 0 || byName["ovs-vswitchd"] != memory) {
+	if strings.HasPrefix(s.Name, "ovs") && (byName["ovsdb-server"] == 0 || byName["ovs-vswitchd"] < memory/2) {
 		t.Errorf("memory %d, and by process %v", memory, byName)
 	}
 	return nil
 }
 
-// TestIperf3 has each carry a stream for a second, with what it was set to.
-func TestIperf3(t *testing.T) {
-	root(t)
-	each(t, subjects(t), subject.Topology{Containers: 2}, func(t *testing.T, s subject.Subject, b *subject.Bed) error {
-		r, err := lab.Iperf3(b.Containers[0], b.Containers[1], 1)
-		if err == nil && r.BitsPerSecond < 10e6 {
-			err = fmt.Errorf("TCP crawls: %.1f Mbit/s", r.BitsPerSecond/1e6)
+// streamAndPort has it carry a stream for a second, and adds a container.
+func streamAndPort(t *testing.T, s subject.Subject, b *subject.Bed) error {
+	r, err := lab.Iperf3(b.Containers[0], b.Containers[1], 1)
+	if err != nil {
+		return err
+	}
+	if r.BitsPerSecond < 10e6 {
+		t.Errorf("TCP crawls: %.1f Mbit/s", r.BitsPerSecond/1e6)
+	}
+	c, err := b.Spare()
+	if err != nil {
+		return err
+	}
+	if err := b.AddPort(c.Veth); err != nil {
+		return err
+	}
+	return lab.Ping(b.Containers[0], c)
+}
+
+// table sends from many MACs, and asks for their number.
+func table(t *testing.T, s subject.Subject, b *subject.Bed) error {
+	const stations = 10_000 // more than most have room for by default
+	before, err := b.MACs()
+	if err != nil {
+		return err
+	}
+	conn := b.Containers[0].Conn()
+	frame := make([]byte, 60)
+	copy(frame, []byte{0x02, 0xff, 0, 0, 0, 1, 0x02, 0xaa})
+	frame[12], frame[13] = 0x88, 0xb5 // an EtherType for experiments
+	return lab.Wait(10*time.Second, func() error {
+		for i := range stations { // again where frames were lost
+			binary.BigEndian.PutUint32(frame[8:], uint32(i))
+			if err := conn.Send(frame); err != nil {
+				return err
+			}
+		}
+		n, err := b.MACs()
+		if s.Name == "vde" {
+			if !errors.Is(err, subject.ErrCannot) {
+				return fmt.Errorf("it tells of %d MACs now: %w", n, err)
+			}
+			return nil
+		}
+		if err == nil && n-before < stations {
+			err = fmt.Errorf("%d MACs in the table after %d more", n, stations)
 		}
 		return err
 	})
 }
 
-// TestTable sends from many MACs, and asks for their number.
-func TestTable(t *testing.T) {
-	root(t)
-	const stations = 3000
-	topology := subject.Topology{Containers: 2, TableSize: 20_000}
-	each(t, subjects(t), topology, func(t *testing.T, s subject.Subject, b *subject.Bed) error {
-		before, err := b.MACs()
-		if err != nil {
+// tunnels adds tunnels beside the one that is in use, and looks at the underlay.
+func tunnels(t *testing.T, s subject.Subject, b *subject.Bed) error {
+	features := b.Hosts[0].MustExec("ethtool", "-k", "eth0")
+	for _, off := range []string{"tcp-segmentation-offload", "generic-segmentation-offload", "tx-udp_tnl-segmentation", "tx-udp-segmentation"} {
+		if !strings.Contains(features, off+": off") {
+			t.Errorf("a plain NIC with %s", off)
+		}
+	}
+	for range 2 {
+		if err := b.AddTunnels(300); errors.Is(err, subject.ErrCannot) != (s.Name == "bridge") {
+			return fmt.Errorf("add tunnels: %w", err)
+		} else if err != nil && s.Name != "bridge" {
 			return err
 		}
-		conn := b.Containers[0].Conn()
-		frame := make([]byte, 60)
-		copy(frame, []byte{0x02, 0xff, 0, 0, 0, 1, 0x02, 0xaa})
-		frame[12], frame[13] = 0x88, 0xb5 // an EtherType for experiments
-		send := func() error {
-			for i := range stations {
-				binary.BigEndian.PutUint32(frame[8:], uint32(i))
-				if err := conn.Send(frame); err != nil {
-					return err
-				}
-				if i%64 == 0 {
-					runtime.Gosched()
-				}
-			}
-			return nil
-		}
-		return lab.Wait(10*time.Second, func() error {
-			if err := send(); err != nil { // again where frames were lost
-				return err
-			}
-			n, err := b.MACs()
-			if err == nil && n-before < stations {
-				err = fmt.Errorf("%d MACs in the table after %d more", n, stations)
-			}
-			return err
-		})
-	})
-}
-
-// TestAddPort adds a container to a switch that runs.
-func TestAddPort(t *testing.T) {
-	root(t)
-	each(t, subjects(t), subject.Topology{Containers: 2}, func(t *testing.T, s subject.Subject, b *subject.Bed) error {
-		c, err := b.Spare()
-		if err != nil {
-			return err
-		}
-		if err := lab.NoPing(b.Containers[0], c); err != nil {
-			return fmt.Errorf("before it is a port: %w", err)
-		}
-		if err := b.AddPort(c.Veth); err != nil {
-			return err
-		}
-		if err := lab.Ping(b.Containers[0], c); err != nil {
-			return err
-		}
-		if err := b.AddPort("no-such-one"); err == nil && s.Name == "bridge" {
-			return errors.New("a port of nothing is no error")
-		}
-		return nil
-	})
-}
-
-// TestAddTunnels adds tunnels beside the one that is in use.
-func TestAddTunnels(t *testing.T) {
-	root(t)
-	topology := subject.Topology{Containers: 2, Tunnel: "vxlan"}
-	each(t, subjects(t), topology, func(t *testing.T, s subject.Subject, b *subject.Bed) error {
-		for range 2 {
-			err := b.AddTunnels(300)
-			if s.Name == "bridge" {
-				if err == nil {
-					t.Error("memory of the kernel's tunnels is counted?")
-				}
-			} else if err != nil {
-				return err
-			}
-		}
-		return lab.Ping(b.Containers[0], b.Containers[1])
-	})
+	}
+	return lab.Ping(b.Containers[0], b.Containers[1])
 }
 
 func TestCan(t *testing.T) {

@@ -59,8 +59,8 @@ const tunnelKey = "42"
 
 func underlayAddr(host int) string { return fmt.Sprintf("192.0.2.%d", host) }
 
-// absent returns the address of a tunnel's remote that does not exist. There is a
-// route to it, so the tunnel is in working order.
+// absent returns the address of a tunnel's remote that does not exist. With two
+// hosts there is a route to it, so the tunnel is in working order.
 func absent(i int) string { return fmt.Sprintf("198.18.%d.%d", i/256, i%256) }
 
 const absentNet = "198.18.0.0/15" // RFC 2544, C.2.2: for benchmarks

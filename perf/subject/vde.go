@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -113,7 +114,9 @@ func (n *vdeNode) idle(count int) []string {
 // join has nothing to do: the ports came with the switch.
 func (n *vdeNode) join([]string) {}
 
-func (n *vdeNode) tunnels([]string) { n.lab.T().Fatal("subject: VDE has neither VXLAN nor GRE") }
+func (n *vdeNode) tunnels([]string) error {
+	return fmt.Errorf("%w make tunnels", ErrCannot)
+}
 
 // addPort runs vde_plug2tap in the container that has the TAP: it holds the one
 // end, and a port of the switch the other.
@@ -140,9 +143,13 @@ func (n *vdeNode) addPort(ifname string) error {
 	})
 }
 
-// macs counts the lines of the table.
+// macs counts the lines of the table. vde_switch writes its answer once, and what its
+// socket does not take (after some 3,000 addresses) is lost.
 func (n *vdeNode) macs() (int, error) {
 	lines, err := n.ask("hash/print")
+	if errors.Is(err, io.ErrUnexpectedEOF) && len(lines) > 1 {
+		return 0, fmt.Errorf("%w say how many addresses it has when there are more than %d: its answer is cut", ErrCannot, len(lines)-2)
+	}
 	count := 0
 	for _, line := range lines {
 		if strings.HasPrefix(line, "Hash:") {
@@ -152,23 +159,29 @@ func (n *vdeNode) macs() (int, error) {
 	return count, err
 }
 
-// ask gives the management socket a command, and returns the lines of its answer:
+// ask gives the management socket a command, and returns the lines of its answer,
+// the first ones with an error:
 //
 //	0000 DATA END WITH '.'
 //	…
 //	.
 //	1000 Success
 func (n *vdeNode) ask(command string) (lines []string, err error) {
-	conn, err := net.DialTimeout("unix", n.mgmt(), 5*time.Second)
+	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: n.mgmt(), Net: "unix"})
 	if err != nil {
 		return nil, err
 	}
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(30 * time.Second))
-	if _, err := fmt.Fprintln(conn, command); err != nil {
+	conn.SetDeadline(time.Now().Add(10 * time.Second))
+	_, err = fmt.Fprintln(conn, command)
+	if err == nil {
+		err = conn.CloseWrite() // it closes the other way once it has answered
+	}
+	if err != nil {
 		return nil, fmt.Errorf("vde_switch: %s: %w", command, err)
 	}
-	for in := bufio.NewScanner(conn); in.Scan(); {
+	in := bufio.NewScanner(conn)
+	for in.Scan() {
 		line := in.Text()
 		if strings.HasPrefix(line, "1000 ") {
 			return lines, nil
@@ -178,7 +191,10 @@ func (n *vdeNode) ask(command string) (lines []string, err error) {
 		}
 		lines = append(lines, line)
 	}
-	return nil, fmt.Errorf("vde_switch: %s: it ended in the middle of its answer", command)
+	if err = in.Err(); err == nil {
+		err = io.ErrUnexpectedEOF
+	}
+	return lines, fmt.Errorf("vde_switch: %s: %w", command, err)
 }
 
 func (n *vdeNode) processes() []process {

@@ -69,11 +69,12 @@ func (n *vswitchNode) join(ifnames []string) {
 	n.apply()
 }
 
-func (n *vswitchNode) tunnels(remotes []string) {
+func (n *vswitchNode) tunnels(remotes []string) error {
 	for _, remote := range remotes {
 		n.ports = append(n.ports, tunnelPort("t"+remote, "vxlan", remote))
 	}
 	n.apply()
+	return nil
 }
 
 func (n *vswitchNode) apply() {
