@@ -64,7 +64,7 @@ func All() []Scenario {
 			frameMetrics, many, n.effort, frames(n.flows, size64)})
 	}
 	all = append(all, Scenario{"macs-1m", "Learning a million addresses", learningMetrics,
-		subject.Topology{Containers: 2, TableSize: million}, twice, learning(million)})
+		subject.Topology{Containers: 2, TableSize: million}, Effort{Rounds: 3, Peers: 1}, learning(million)})
 	// The widest topology has 200 containers; more ports have nobody behind them.
 	all = append(all,
 		Scenario{"ports-32", "64-byte frames from one port to 31 others in turn", fanOutMetrics, subject.Topology{Containers: 32}, thrice, spread},

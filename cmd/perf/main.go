@@ -118,6 +118,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	runner := perf.Runner{Scenarios: scenarios, Contenders: contenders, Rounds: o.rounds, Seconds: o.seconds, Log: stderr, MachineCPU: perf.MachineCPU}
 	err = runner.Run(ctx, results)
+	if perf.Interrupted(err) {
+		err = errors.New("interrupted; what was measured until then is told")
+	}
 	// Measured is measured: it is written whatever happened.
 	if err := errors.Join(err, results.Failed(), results.WriteTables(stdout), write(o, results)); err != nil {
 		return fail(1, err)
