@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"runtime/debug"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -57,8 +56,6 @@ type Daemon struct {
 	timerMu sync.Mutex // guards timer; taken after edit
 	timer   *time.Timer
 
-	tidy *time.Timer // runs tidyAfter after the last change
-
 	cancel  context.CancelFunc
 	running sync.WaitGroup
 }
@@ -82,6 +79,7 @@ func New(o Options) (*Daemon, error) {
 	// A worker blocks a thread in its wait; with its own P to come back to, beside
 	// those of the rest, it never queues behind a request.
 	runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), o.Workers+2))
+	boundGarbage()
 	d.sw, err = vswitch.New(vswitch.Options{Workers: o.Workers, Buffers: o.Buffers, BusyPoll: o.BusyPoll, Notify: d.hub.mac})
 	if err != nil {
 		st.Close()
@@ -91,27 +89,19 @@ func New(o Options) (*Daemon, error) {
 	d.stopper = ports.NewStopper(id, o.Stop)
 	d.reconciler = newReconciler(d.sw, d.stopper, id, o.Workers, d.log, d.hub.tell)
 	d.captureDirs(o)
-	d.tidy = time.AfterFunc(tidyAfter, debug.FreeOSMemory)
 	if err := d.begin(); err != nil {
-		d.tidy.Stop()
 		d.sw.Close()
 		st.Close()
 		return nil, err
 	}
-	d.tidy.Reset(tidyAfter)
 	var ctx context.Context
 	ctx, d.cancel = context.WithCancel(context.Background())
-	d.running.Go(func() { d.hub.run(ctx.Done()) })    // these three end with
+	d.running.Go(func() { d.hub.run(ctx.Done()) })    // these four end with
 	d.running.Go(func() { d.reconciler.run(ctx) })    // ctx, by Close
+	d.running.Go(func() { tidy(ctx) })                //
 	d.running.Go(func() { d.watchDrops(ctx.Done()) }) //
 	return d, nil
 }
-
-// tidyAfter is how long nothing is changed until memory that is not used goes back to
-// the kernel. A change leaves garbage worth several times its document, and a switch
-// that does nothing but forward allocates nothing: no other collection might come for
-// hours. One takes some milliseconds of a core beside the workers.
-const tidyAfter = 200 * time.Millisecond
 
 // DefaultCaptureDirs are where captures may be written when nobody says otherwise.
 func DefaultCaptureDirs(stateDir string) []string {
@@ -194,7 +184,6 @@ func (d *Daemon) Close() error {
 	defer d.edit.Unlock()
 	d.closed = true
 	d.armConfirm(nil)
-	d.tidy.Stop()
 	d.reconciler.close()
 	d.sw.Close()
 	if err := d.stopper.Close(); err != nil {

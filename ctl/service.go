@@ -135,7 +135,6 @@ func (d *Daemon) changeLocked(comment string, confirm time.Duration, dry bool, n
 		d.hub.tell(api.Event{Kind: "config", Message: fmt.Sprintf("configuration version %d: %s", res.Version, comment)})
 	}
 	d.reconciler.apply(doc)
-	d.tidy.Reset(tidyAfter)
 	res.Ports = d.troubled(old, doc)
 	res.Mirrors = d.troubledMirrors(old, doc)
 	res.Confirm = d.pending()
@@ -250,7 +249,6 @@ func (d *Daemon) unconfirmed(version uint64) {
 	doc, err := d.before(p)
 	if err == nil {
 		d.reconciler.apply(doc)
-		d.tidy.Reset(tidyAfter)
 		d.wentBack.Store(version)
 		err = d.goBackLocked(p, doc)
 	}

@@ -51,7 +51,7 @@ const maxRefusal = 5 * time.Second
 
 // tunnelPort is what a tunnel port has beside a portState.
 type tunnelPort struct {
-	remote   netip.Addr // invalid: not known (yet)
+	remote   netip.Addr   // invalid: not known (yet)
 	endpoint *endpoint    // nil: not attached
 	port     *tunnel.Port // nil: not attached
 	session  *session     // nil: no BFD
