@@ -30,6 +30,9 @@ type portState struct {
 	astray    bool // its TAP has another name, or is in another namespace
 	left      bool // the switch has it no more, or not for long
 
+	rxSlots int // of each queue's receive ring; 0: none
+	rxShare int // bytes of rxRings.limit that they take
+
 	tunnel *tunnelPort // of a port that leads to another host; else nil
 
 	retryAt  time.Time
@@ -205,13 +208,13 @@ func (r *reconciler) attachPacket(p *portState, l ports.Link) error {
 	if err != nil {
 		return fmt.Errorf("keep frames of %s from the host's stack: %w", l.Name, err)
 	}
-	o := ports.PacketOptions{Queues: p.port.Options.Int("n_rxq"), RxBuffer: p.port.Options.Int("rx-buffer")}
-	d, err := ports.OpenPacket(l.Name, l.Index, o)
+	d, err := r.openPacket(p, l)
 	if err != nil {
 		stop.Close()
 		return err
 	}
 	if err := r.sw.Attach(p.port.Name, d); err != nil {
+		r.rxRings.leave(p)
 		stop.Close()
 		return err
 	}
@@ -361,6 +364,7 @@ func (r *reconciler) detachLocked(p *portState) {
 			r.log.Warn("tc hook not removed", "port", p.port.Name, "err", err)
 		}
 	}
+	r.rxRings.leave(p)
 	p.device, p.stop, p.link, p.addresses, p.notes = nil, nil, noLink, nil, nil
 }
 

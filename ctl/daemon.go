@@ -29,6 +29,7 @@ type Options struct {
 	Workers          int           // forwarding threads
 	Buffers          int           // frame buffers a worker
 	BusyPoll         time.Duration // 0: block at once
+	RxRings          int           // bytes that receive rings may take which no option asked for; see DefaultRxRings
 	Stop             ports.StopKind
 	CaptureDirs      []string // where captures may be written; empty: DefaultCaptureDirs
 	Log              *slog.Logger
@@ -88,6 +89,7 @@ func New(o Options) (*Daemon, error) {
 	id := d.instance(o.StateDir)
 	d.stopper = ports.NewStopper(id, o.Stop)
 	d.reconciler = newReconciler(d.sw, d.stopper, id, o.Workers, d.log, d.hub.tell)
+	d.reconciler.rxRings.limit = o.RxRings
 	d.captureDirs(o)
 	if err := d.begin(); err != nil {
 		d.sw.Close()

@@ -232,7 +232,7 @@ func TestOptionsAtRunTime(t *testing.T) {
 
 	t.Run("queues, rings and offload", func(t *testing.T) {
 		frames := mustPort(t, d, p.c1.Veth).Counters.RxFrames
-		for _, option := range []string{"n_rxq=3", "n_rxq=", "tx-ring=64", "tx-ring=", "rx-buffer=65536", "rx-buffer=", "offload=off", "offload=on"} {
+		for _, option := range []string{"n_rxq=3", "n_rxq=", "tx-ring=64", "tx-ring=", "rx-buffer=65536", "rx-buffer=", "n_rxq_desc=0", "n_rxq_desc=512", "n_rxq_desc=", "offload=off", "offload=on"} {
 			d.Ctl("set-port", p.c1.Veth, option)
 			answered(t, p.c1, "10.0.0.2")
 			st := mustPort(t, d, p.c1.Veth)
@@ -241,6 +241,13 @@ func TestOptionsAtRunTime(t *testing.T) {
 			}
 			if soft := slices.ContainsFunc(st.Notes, func(s string) bool { return strings.Contains(s, "offload is off") }); soft != (option == "offload=off") {
 				t.Errorf("after %s the notes are %q", option, st.Notes)
+			}
+			slots, set := map[string]int{"n_rxq_desc=0": 0, "n_rxq_desc=512": 512}[option]
+			if !set {
+				slots = 2048
+			}
+			if st.RxRing != slots {
+				t.Errorf("after %s it has a receive ring of %d slots", option, st.RxRing)
 			}
 			if st.Counters.RxFrames < frames {
 				t.Errorf("after %s the counters began anew", option)

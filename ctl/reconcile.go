@@ -38,6 +38,7 @@ type reconciler struct {
 	ports   map[string]*portState // bridges' local ports among them
 	files   map[string]*pcapFile  // the last one of each path
 	tunnels *tunnels
+	rxRings rxRings
 	looked  time.Time // when it was seen last that all stops stand
 
 	dirtyMu sync.Mutex
@@ -293,7 +294,7 @@ func (r *reconciler) portLocked(w wantedPort) {
 // reopens reports whether a change of options needs a new device.
 func reopens(old, new config.Options) bool {
 	for _, name := range []string{
-		"n_rxq", "rx-buffer", "tx-ring", "owner", "group",
+		"n_rxq", "n_rxq_desc", "rx-buffer", "tx-ring", "owner", "group",
 		"remote_ip", "local_ip", "key", "in_key", "out_key", "dst_port", "tos", "ttl", "df_default", "csum", "seq", "mss_clamp", "bfd_enable",
 	} {
 		if old[name] != new[name] {

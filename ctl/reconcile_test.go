@@ -53,6 +53,7 @@ func TestReopens(t *testing.T) {
 		{config.Options{"n_rxq": "2"}, config.Options{"n_rxq": "2"}, false},
 		{config.Options{"n_rxq": "2"}, nil, true},
 		{nil, config.Options{"rx-buffer": "65536"}, true},
+		{nil, config.Options{"n_rxq_desc": "0"}, true},
 		{nil, config.Options{"tx-ring": "64"}, true},
 		{nil, config.Options{"owner": "1"}, true},
 		{nil, config.Options{"group": "1"}, true},

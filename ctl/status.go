@@ -90,7 +90,7 @@ func portStatus(p *portState, sp vswitch.PortStats) api.PortStatus {
 	return api.PortStatus{
 		Name: p.port.Name, Type: string(p.port.Object()), State: p.state, Reason: p.reason, Since: p.since,
 		Options: p.port.Options.Typed(), IfIndex: p.link.Index, MAC: p.link.MAC.String(), MTU: p.link.MTU,
-		Workers: sp.Workers, Notes: p.notes, Tunnel: tunnelStatus(p), Counters: portCounters(sp.Counters),
+		Workers: sp.Workers, RxRing: p.rxSlots, Notes: p.notes, Tunnel: tunnelStatus(p), Counters: portCounters(sp.Counters),
 	}
 }
 

@@ -101,7 +101,12 @@ func (b *Batch) Received(i int) *Frame {
 //
 // The raw call keeps the Go scheduler out of a call that never waits.
 func (b *Batch) Recvmmsg(fd, limit int) (int, unix.Errno) {
-	n, _, e := unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(&b.Msgs[0])), uintptr(limit), unix.MSG_DONTWAIT, 0, 0)
+	return b.RecvmmsgAt(fd, 0, limit)
+}
+
+// RecvmmsgAt is Recvmmsg into the frames from index first on; first+limit <= MaxBatch.
+func (b *Batch) RecvmmsgAt(fd, first, limit int) (int, unix.Errno) {
+	n, _, e := unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(&b.Msgs[first])), uintptr(limit), unix.MSG_DONTWAIT, 0, 0)
 	if e != 0 {
 		return 0, e
 	}

@@ -16,6 +16,7 @@ import (
 type PacketOptions struct {
 	Queues   int // receive queues, at least 1; above 1 is PACKET_FANOUT_HASH
 	RxBuffer int // bytes of receive buffer a queue (SO_RCVBUF); 0 is DefaultRxBuffer
+	RxSlots  int // slots of the receive ring a queue; 0 is none
 }
 
 // Defaults of PacketOptions and of every packet socket, in bytes.
@@ -42,6 +43,7 @@ type Packet struct {
 	name    string
 	ifindex int
 	fds     []int
+	rings   []*rxRing // by queue; none, or one each
 
 	statsMu sync.Mutex // PACKET_STATISTICS is reset by reading it
 	missed  uint64
@@ -53,12 +55,15 @@ func OpenPacket(name string, ifindex int, o PacketOptions) (*Packet, error) {
 	p := &Packet{name: name, ifindex: ifindex}
 	fanout := 0
 	for q := 0; q < max(o.Queues, 1); q++ {
-		fd, err := p.openQueue(o)
+		fd, ring, err := p.openQueue(o)
 		if err == nil && o.Queues > 1 {
 			fanout, err = joinFanout(fd, fanout)
 		}
 		if fd >= 0 {
 			p.fds = append(p.fds, fd)
+		}
+		if ring != nil {
+			p.rings = append(p.rings, ring)
 		}
 		if err != nil {
 			p.Close()
@@ -76,12 +81,12 @@ func needs(err error, capability string) string {
 	return ""
 }
 
-func (p *Packet) openQueue(o PacketOptions) (fd int, err error) {
+func (p *Packet) openQueue(o PacketOptions) (fd int, ring *rxRing, err error) {
 	// Protocol 0 receives nothing until bind names interface and protocol, so no
 	// frame of another interface slips in.
 	fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
-		return -1, err
+		return -1, nil, err
 	}
 	for _, opt := range []struct {
 		name string
@@ -92,7 +97,7 @@ func (p *Packet) openQueue(o PacketOptions) (fd int, err error) {
 		{"PACKET_IGNORE_OUTGOING", unix.PACKET_IGNORE_OUTGOING},
 	} {
 		if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, opt.num, 1); err != nil {
-			return fd, fmt.Errorf("set %s: %w", opt.name, err)
+			return fd, ring, fmt.Errorf("set %s: %w", opt.name, err)
 		}
 	}
 	rx := o.RxBuffer
@@ -100,20 +105,25 @@ func (p *Packet) openQueue(o PacketOptions) (fd int, err error) {
 		rx = DefaultRxBuffer
 	}
 	if err := setBuffer(fd, unix.SO_RCVBUFFORCE, unix.SO_RCVBUF, rx); err != nil {
-		return fd, fmt.Errorf("set receive buffer to %d bytes: %w", rx, err)
+		return fd, ring, fmt.Errorf("set receive buffer to %d bytes: %w", rx, err)
 	}
 	if err := setBuffer(fd, unix.SO_SNDBUFFORCE, unix.SO_SNDBUF, txBuffer); err != nil {
-		return fd, fmt.Errorf("set send buffer to %d bytes: %w", txBuffer, err)
+		return fd, ring, fmt.Errorf("set send buffer to %d bytes: %w", txBuffer, err)
+	}
+	if o.RxSlots > 0 {
+		if ring, err = openRxRing(fd, o.RxSlots); err != nil {
+			return fd, nil, err
+		}
 	}
 	sa := &unix.SockaddrLinklayer{Protocol: htons(unix.ETH_P_ALL), Ifindex: p.ifindex}
 	if err := unix.Bind(fd, sa); err != nil {
-		return fd, err
+		return fd, ring, err
 	}
 	mreq := &unix.PacketMreq{Ifindex: int32(p.ifindex), Type: unix.PACKET_MR_PROMISC}
 	if err := unix.SetsockoptPacketMreq(fd, unix.SOL_PACKET, unix.PACKET_ADD_MEMBERSHIP, mreq); err != nil {
-		return fd, fmt.Errorf("make promiscuous: %w", err)
+		return fd, ring, fmt.Errorf("make promiscuous: %w", err)
 	}
-	return fd, nil
+	return fd, ring, nil
 }
 
 // setBuffer sets a socket buffer past the system's limit where it may
@@ -175,8 +185,21 @@ func (p *Packet) On(index int) bool {
 // none waits. EINVAL means that the kernel took one frame off the queue that the
 // virtio-net header cannot express, and dropped it.
 func (p *Packet) Recv(q int, b *frame.Batch, limit int) (int, unix.Errno) {
-	n, errno := b.Recvmmsg(p.fds[q], limit)
-	for i := 0; i < n; i++ {
+	n, errno := 0, unix.Errno(0)
+	if p.rings != nil {
+		n, errno = p.rings[q].recv(b, limit)
+	} else {
+		n, errno = recvQueue(p.fds[q], b, 0, limit)
+	}
+	b.N = n
+	return n, errno
+}
+
+// recvQueue receives up to limit frames from a socket's receive queue into those of
+// b from index first on.
+func recvQueue(fd int, b *frame.Batch, first, limit int) (int, unix.Errno) {
+	n, errno := b.RecvmmsgAt(fd, first, limit)
+	for i := first; i < first+n; i++ {
 		controlLen := b.Msgs[i].Hdr.Controllen
 		f := b.Received(i)
 		if tag, ok := auxTag(b.Control[i][:controlLen]); ok {
@@ -185,7 +208,6 @@ func (p *Packet) Recv(q int, b *frame.Batch, limit int) (int, unix.Errno) {
 			f.PopTag()
 		}
 	}
-	b.N = n
 	return n, errno
 }
 
@@ -212,7 +234,11 @@ func (p *Packet) Missed() uint64 {
 			p.missed += uint64(s.Drops)
 		}
 	}
-	return p.missed
+	missed := p.missed
+	for _, r := range p.rings {
+		missed += r.lost.Load()
+	}
+	return missed
 }
 
 // Close closes the sockets. The promiscuous membership ends with them.
@@ -223,15 +249,14 @@ func (p *Packet) Close() error {
 			first = err
 		}
 	}
-	p.fds = nil
+	for _, r := range p.rings {
+		if err := r.close(); err != nil && first == nil {
+			first = err
+		}
+	}
+	p.fds, p.rings = nil, nil
 	return first
 }
-
-// Flags of struct tpacket_auxdata, linux/if_packet.h.
-const (
-	statusVLANValid     = 1 << 4
-	statusVLANTPIDValid = 1 << 6
-)
 
 // auxTag reads the VLAN tag from a control buffer that holds at most one message,
 // PACKET_AUXDATA:
@@ -250,15 +275,20 @@ func auxTag(c []byte) (frame.Tag, bool) {
 	if h.Level != unix.SOL_PACKET || h.Type != unix.PACKET_AUXDATA {
 		return frame.Tag{}, false
 	}
-	status := binary.NativeEndian.Uint32(c[head:])
-	if status&statusVLANValid == 0 {
+	u16 := binary.NativeEndian.Uint16
+	return slotTag(binary.NativeEndian.Uint32(c[head:]), u16(c[head+16:]), u16(c[head+18:]))
+}
+
+// slotTag returns the VLAN tag that the kernel took out of a frame, if it did: from
+// tp_status, tp_vlan_tci and tp_vlan_tpid.
+func slotTag(status uint32, tci, tpid uint16) (frame.Tag, bool) {
+	if status&unix.TP_STATUS_VLAN_VALID == 0 {
 		return frame.Tag{}, false
 	}
-	tag := frame.Tag{TPID: frame.TPID8021Q, TCI: binary.NativeEndian.Uint16(c[head+16:])}
-	if status&statusVLANTPIDValid != 0 {
-		tag.TPID = binary.NativeEndian.Uint16(c[head+18:])
+	if status&unix.TP_STATUS_VLAN_TPID_VALID == 0 {
+		tpid = frame.TPID8021Q
 	}
-	return tag, true
+	return frame.Tag{TPID: tpid, TCI: tci}, true
 }
 
 func htons(v uint16) uint16 { return v<<8 | v>>8 }

@@ -26,7 +26,7 @@ func (w *worker) await(more bool) int {
 		return w.look()
 	}
 	before := w.sw.nanotime()
-	if limit := int64(w.sw.options.BusyPoll); w.brief && limit > 0 {
+	if limit := int64(w.sw.options.BusyPoll); w.brief && limit > 0 && before >= w.crowded {
 		n, spun := w.spin(before, limit)
 		w.stats.spun.Add(spun)
 		if n > 0 {
@@ -46,12 +46,22 @@ func (w *worker) await(more bool) int {
 	return n
 }
 
+// crowdedFor is for how long a worker does not spin, in nanoseconds, after somebody
+// else took its CPU for longer than it would have spun. A worker that has let another
+// run is not woken by a frame: it waits for its turn, some milliseconds beside
+// somebody who computes. One that sleeps is.
+const crowdedFor = int64(time.Second)
+
 // spin looks for events until limit nanoseconds after before.
 func (w *worker) spin(before, limit int64) (n int, spun int64) {
 	for n == 0 && spun < limit {
 		unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
 		n = w.look()
-		spun = w.sw.nanotime() - before
+		now := w.sw.nanotime() - before
+		if now-spun > limit {
+			w.crowded = before + now + crowdedFor
+		}
+		spun = now
 	}
 	return n, spun
 }

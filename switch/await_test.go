@@ -49,8 +49,21 @@ func TestSpinsOnlyAfterBriefWaits(t *testing.T) {
 			t.Errorf("wakeup %d: spun is %t", want, spins)
 		}
 	}
+	// One whose CPU another had for longer than it would have spun does not spin
+	// again for a while: here whatever a look takes is longer.
+	sw.options.BusyPoll = 1
+	for _, spins := range []bool{true, false} {
+		w.brief = true
+		before := w.stats.spun.Load()
+		if n := w.await(false); n != 1 || w.stats.spun.Load() > before != spins {
+			t.Errorf("on a crowded CPU: %d events, spun is %t, want %t", n, !spins, spins)
+		}
+	}
+	if left := w.crowded - sw.nanotime(); left <= 0 || left > crowdedFor {
+		t.Errorf("crowded for another %d ns", left)
+	}
 	// Without --busy-poll nothing spins, ever.
-	sw.options.BusyPoll, w.brief = 0, true
+	sw.options.BusyPoll, w.brief, w.crowded = 0, true, 0
 	before := w.stats.spun.Load()
 	if n := w.await(false); n != 1 || w.stats.spun.Load() != before {
 		t.Errorf("without busy-poll: %d events, spun %d ns", n, w.stats.spun.Load()-before)

@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"testing"
 	"time"
 
+	"vswitch/ctl/api"
 	"vswitch/internal/lab"
 )
 
@@ -65,11 +67,17 @@ func TestLabDefaults(t *testing.T) {
 		if err := labTransfer(way.from, way.to, addr, way.size); err != nil {
 			t.Fatalf("%s: %v", way.name, err)
 		}
-		after := n.port(way.toPort)
-		frames, bytes := after.TxFrames-before.TxFrames, after.TxBytes-before.TxBytes
-		if bytes < uint64(way.size) {
-			t.Errorf("%s: %d bytes sent for a payload of %d", way.name, bytes, way.size)
-		}
+		// A worker counts a batch when it has sent it.
+		var after api.PortCounters
+		var frames, bytes uint64
+		lab.Eventually(t, 5*time.Second, func() error {
+			after = n.port(way.toPort)
+			frames, bytes = after.TxFrames-before.TxFrames, after.TxBytes-before.TxBytes
+			if bytes < uint64(way.size) {
+				return fmt.Errorf("%s: %d bytes sent for a payload of %d", way.name, bytes, way.size)
+			}
+			return nil
+		})
 		if plain := bytes / 1500; frames > plain/4 {
 			t.Errorf("%s: %d frames for %d bytes: super-frames were not kept whole (%d frames of 1500 bytes)", way.name, frames, bytes, plain)
 		}

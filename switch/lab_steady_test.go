@@ -87,10 +87,10 @@ func TestLabTenMillionFrames(t *testing.T) {
 	g := newLabGenerator(t, c1, frame)
 	forwarded := func() uint64 { return n.port(c2.Veth).TxFrames }
 
-	// Chunks that fit into the receive buffer, each carried through before the next:
+	// Chunks that fit into the receive ring, each carried through before the next:
 	// no frame need be lost. The kernels' counters say so; to ask the daemon would
 	// make it work.
-	n.d.Ctl("set-port", c1.Veth, "rx-buffer=134217728")
+	n.d.Ctl("set-port", c1.Veth, "n_rxq_desc=65536")
 	const chunk, warm, least = 40_000, 500_000, 1_000_000
 	goal, limit := uint64(10_000_000), 85*time.Second
 	if labRace {

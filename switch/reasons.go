@@ -59,7 +59,7 @@ const (
 // reasons holds each reason's name, as counters and the API spell it, and the
 // sentence that tells an operator what to do about it.
 var reasons = [numReasons]struct{ name, help string }{
-	DropMissed:         {"rx-missed", "the kernel dropped frames because this port's receive buffer was full: the switch is too slow for a burst; raise rx-buffer, or give the port more queues (n_rxq) or the daemon more workers"},
+	DropMissed:         {"rx-missed", "the kernel dropped frames because this port's receive ring or buffer was full: the switch is too slow for a burst; raise n_rxq_desc (small frames) or rx-buffer (large ones), or give the port more queues (n_rxq) or the daemon more workers"},
 	DropUnreadable:     {"rx-unreadable", "the kernel had a frame whose offload state it cannot hand over, and dropped it; seen with UDP segmentation before Linux 6.2 and with SCTP segmentation: turn that offload off at the sender (ethtool -K DEV tx-udp-segmentation off tx-sctp-segmentation off)"},
 	DropShort:          {"too-short", "a frame shorter than an Ethernet header; the sender is broken"},
 	DropLong:           {"too-long", "a frame longer than 64 KiB; turn BIG TCP off at the sender (ip link set DEV gso_max_size 65536)"},

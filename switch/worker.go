@@ -21,12 +21,13 @@ type worker struct {
 	id int
 	sw *Switch
 
-	epfd   int
-	slots  []slot // by the number in an epoll event
-	events [64]unix.EpollEvent
-	brief  bool       // the last wait was: see await
-	again  []*rxQueue // that hold frames of which epoll knows nothing
-	turn   uint64     // of the loop
+	epfd    int
+	slots   []slot // by the number in an epoll event
+	events  [64]unix.EpollEvent
+	brief   bool       // the last wait was: see await
+	crowded int64      // until when on the switch's clock it does not spin
+	again   []*rxQueue // that hold frames of which epoll knows nothing
+	turn    uint64     // of the loop
 
 	snap      *snapshot // of the batch at hand
 	now       uint32    // seconds on the switch's clock, of this turn

@@ -122,6 +122,7 @@ type PortStatus struct {
 	MAC      string         `json:"mac,omitempty"`
 	MTU      int            `json:"mtu,omitempty"`
 	Workers  []int          `json:"workers,omitempty"` // one a queue
+	RxRing   int            `json:"rx_ring,omitempty"` // slots of each queue's receive ring; 0: it has none
 	Notes    []string       `json:"notes,omitempty"`   // such as: offload finished in software
 	Tunnel   *TunnelStatus  `json:"tunnel,omitempty"`  // of a tunnel port
 	Counters PortCounters   `json:"counters"`
