@@ -34,6 +34,9 @@ func (r *Results) tabulate(s *ScenarioResult) table {
 		}
 		t.Notes = append(t.Notes, failureNotes(&o)...)
 	}
+	if few := fewerRounds(s, t.Rounds); few != "" {
+		t.Notes = append(t.Notes, few)
+	}
 	for _, m := range s.Metrics {
 		var values, ratios []string
 		mine := Stat{}
@@ -69,6 +72,20 @@ func (t *table) add(head string, cells []string) {
 	for i := range t.Rows {
 		t.Rows[i] = append(t.Rows[i], cells[i])
 	}
+}
+
+// fewerRounds names the subjects that have samples of fewer rounds than others.
+func fewerRounds(s *ScenarioResult, most int) string {
+	var some []string
+	for _, o := range s.Outcomes {
+		if n := len(o.Samples); n > 0 && n < most {
+			some = append(some, o.Subject+" "+plural(n, "round"))
+		}
+	}
+	if len(some) == 0 {
+		return ""
+	}
+	return "fewer: " + strings.Join(some, ", ")
 }
 
 // failureNotes tells of an error that came in several rounds once, and of each by

@@ -175,6 +175,7 @@ func (r *Runner) turn(ctx context.Context, c Contender, round int, due []Scenari
 	}
 	defer func() {
 		if err := stand.Close(); err != nil {
+			fmt.Fprintf(r.Log, "%s: take it away: %v\n", c.Name, err) // also when interrupted
 			failed("take it away", err)
 		}
 	}()
