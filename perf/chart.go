@@ -4,6 +4,8 @@ import (
 	"encoding/xml"
 	"fmt"
 	"io"
+	"math"
+	"slices"
 	"strings"
 )
 
@@ -47,6 +49,7 @@ text { font-family: system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-se
 .peer { fill: #aab4c0 }
 .axis { stroke: #d0d7de }
 .spread { stroke: #24292f; stroke-width: 1.2; fill: none }
+.cut { stroke: #ffffff; stroke-width: 2; fill: none }
 .mine { font-weight: 600 }
 @media (prefers-color-scheme: dark) {
 text { fill: #e6edf3 }
@@ -56,6 +59,7 @@ text { fill: #e6edf3 }
 .peer { fill: #566170 }
 .axis { stroke: #3d444d }
 .spread { stroke: #e6edf3 }
+.cut { stroke: #0d1117 }
 }
 `
 
@@ -81,7 +85,7 @@ func (r *Results) WriteSVG(w io.Writer) error {
 	}
 	height := panelHead + rows*rowHeight + panelGap
 	lines := (len(panels) + 1) / 2
-	width, total := 2*chartMargin+2*panelWidth+panelGap, 2*chartMargin+lines*height+14
+	width, total := 2*chartMargin+2*panelWidth+panelGap, 2*chartMargin+lines*height+20
 
 	var b strings.Builder
 	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" width="%d" height="%d" role="img">`+"\n", width, total, width, total)
@@ -93,8 +97,10 @@ func (r *Results) WriteSVG(w io.Writer) error {
 		p.draw(&b)
 		b.WriteString("</g>\n")
 	}
-	fmt.Fprintf(&b, `<text class="unit" x="%d" y="%d">%s</text>`+"\n</svg>\n", chartMargin, total-chartMargin+8,
-		escaped("bar: median; whiskers: lowest and highest round. "+r.Machine.String()))
+	for i, line := range []string{"bar: median; whiskers: lowest and highest round; what is cut or has no end goes further", r.Machine.String()} {
+		fmt.Fprintf(&b, `<text class="unit" x="%d" y="%d">%s</text>`+"\n", chartMargin, total-chartMargin-8+16*i, escaped(line))
+	}
+	b.WriteString("</svg>\n")
 	_, err := io.WriteString(w, b.String())
 	return err
 }
@@ -135,13 +141,9 @@ func (r *Results) panels() (some []panel) {
 // draw draws a panel with its upper left corner at the origin.
 func (p panel) draw(b *strings.Builder) {
 	fmt.Fprintf(b, `<text class="title" x="0" y="12">%s</text><text class="unit" x="0" y="28">%s</text>`+"\n", escaped(p.title), escaped(p.unit))
-	top := 0.0
-	for _, one := range p.bars {
-		top = max(top, one.stat.High)
-	}
-	scale := 0.0
-	if top > 0 {
-		scale = float64(panelWidth-labelWidth-valueWidth) / top
+	end := p.end()
+	at := func(v float64) float64 {
+		return labelWidth + min(v, end)/max(end, math.SmallestNonzeroFloat64)*(panelWidth-labelWidth-valueWidth)
 	}
 	for i, one := range p.bars {
 		y := panelHead + i*rowHeight
@@ -155,15 +157,43 @@ func (p panel) draw(b *strings.Builder) {
 			fmt.Fprintf(b, `<text class="none" x="%d" y="%.1f">%s</text>`+"\n", labelWidth+6, middle+4, one.none)
 			continue
 		}
-		at := func(v float64) float64 { return labelWidth + v*scale }
-		fmt.Fprintf(b, `<rect class="%s" x="%d" y="%d" width="%.1f" height="%d" rx="1.5"/>`, kind, labelWidth, y, one.stat.Median*scale, barHeight)
-		if one.stat.High > one.stat.Low {
+		fmt.Fprintf(b, `<rect class="%s" x="%d" y="%d" width="%.1f" height="%d" rx="1.5"/>`, kind, labelWidth, y, at(one.stat.Median)-labelWidth, barHeight)
+		if one.stat.Median > end {
+			fmt.Fprintf(b, `<path class="cut" d="M%.1f %dl-5 %dm5 0l5 -%d"/>`, at(end)-14, y-1, barHeight+2, barHeight+2)
+		} else if one.stat.High > one.stat.Low {
 			low, high := at(one.stat.Low), at(one.stat.High)
-			fmt.Fprintf(b, `<path class="spread" d="M%.1f %.1fH%.1fM%.1f %.1fv7M%.1f %.1fv7"/>`, low, middle, high, low, middle-3.5, high, middle-3.5)
+			fmt.Fprintf(b, `<path class="spread" d="M%.1f %.1fH%.1fM%.1f %.1fv7`, low, middle, high, low, middle-3.5)
+			if one.stat.High <= end { // else it goes on
+				fmt.Fprintf(b, `M%.1f %.1fv7`, high, middle-3.5)
+			}
+			b.WriteString(`"/>`)
 		}
 		fmt.Fprintf(b, `<text%s x="%.1f" y="%.1f">%s</text>`+"\n", weight, max(at(one.stat.High), at(one.stat.Median))+6, middle+4, number(one.stat.Median))
 	}
 	fmt.Fprintf(b, `<path class="axis" d="M%d %dv%d"/>`+"\n", labelWidth, panelHead-4, len(p.bars)*rowHeight)
+}
+
+// end is the value at the end of the panel's scale. One bar far longer than all
+// others, or one round far from the rest, would make points of them: it is cut.
+func (p panel) end() float64 {
+	var medians []float64
+	for _, one := range p.bars {
+		if one.stat.N > 0 {
+			medians = append(medians, one.stat.Median)
+		}
+	}
+	slices.Sort(medians)
+	longest := medians[len(medians)-1]
+	if n := len(medians); n > 1 && longest > 6*medians[n-2] && medians[n-2] > 0 {
+		longest = 2 * medians[n-2]
+	}
+	end := longest
+	for _, one := range p.bars {
+		if one.stat.Median <= longest {
+			end = max(end, min(one.stat.High, 1.5*longest))
+		}
+	}
+	return end
 }
 
 func escaped(text string) string {

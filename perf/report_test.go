@@ -163,6 +163,28 @@ func TestWriteSVG(t *testing.T) {
 	written(t, new(Results).WriteSVG) // of nothing
 }
 
+func TestPanelEnd(t *testing.T) {
+	stat := func(low, median, high float64) bar {
+		return bar{stat: Stat{Median: median, Low: low, High: high, N: 3}}
+	}
+	for _, test := range []struct {
+		name string
+		bars []bar
+		want float64
+	}{
+		{"the highest whisker", []bar{stat(1, 2, 3), stat(3, 4, 5)}, 5},
+		{"a bar alone", []bar{stat(1, 2, 2.5), {none: "cannot"}}, 2.5},
+		{"a whisker that is cut", []bar{stat(1, 2, 3), stat(3, 4, 50)}, 6},
+		{"a bar that is cut", []bar{stat(1, 2, 3), stat(1, 4, 5), stat(900, 1000, 1100)}, 8},
+		{"zeros", []bar{stat(0, 0, 0), stat(0, 0, 0)}, 0},
+		{"zeros and one", []bar{stat(0, 0, 0), stat(1, 1, 1)}, 1},
+	} {
+		if got := (panel{bars: test.bars}).end(); got != test.want {
+			t.Errorf("%s: %v, want %v", test.name, got, test.want)
+		}
+	}
+}
+
 func TestJSONRoundTrip(t *testing.T) {
 	want := sampleResults()
 	want.Interrupted = true
