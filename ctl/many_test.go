@@ -1,6 +1,7 @@
 package ctl_test
 
 import (
+	"encoding/binary"
 	"fmt"
 	"os"
 	"strconv"
@@ -107,4 +108,53 @@ func TestTenThousandTunnels(t *testing.T) {
 	removed := use(none)
 	t.Logf("%d tunnels: %d bytes each when added, %d later; %v of CPU to add, %v to remove; %d MiB at rest",
 		count, atOnce/count, settled/count, added, removed, before>>20)
+}
+
+// TestMillionMACs: what a table of a million takes, all counted.
+//
+//	c1 eth0 ── veth-c1 [host a: vswitchd, br0 mac-table-size=1000000] veth-c2 ── eth0 c2
+func TestMillionMACs(t *testing.T) {
+	const (
+		count = 1_000_000
+		each  = 40 // bytes; some 33 are measured
+	)
+	if raced {
+		t.Skip("a daemon with the race detector has other figures")
+	}
+	p := newPair(t, lab.DaemonOptions{}, fmt.Sprint("mac-table-size=", count), "mac-aging-time=0")
+	pid := p.d.Process().PID()
+	before := resident(t, pid)
+	conn := p.c1.Conn()
+	known := func() int {
+		var all []api.FDBStats
+		if err := p.d.Get("/v1/fdb/stats", &all); err != nil {
+			t.Fatal(err)
+		}
+		return all[0].Entries
+	}
+	frame := testFrame(p.c1.MAC, 0)
+	copy(frame, p.c1.MAC) // to c1 itself: learned from, and dropped
+	n := 0
+	for range 5 {
+		for i := range count {
+			copy(frame[6:], []byte{2, 1})
+			binary.BigEndian.PutUint32(frame[8:], uint32(i))
+			if err := conn.Send(frame); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if n = known(); n > count*9/10 { // some frames are lost in its receive buffer
+			break
+		}
+	}
+	if n <= count*9/10 || n > count {
+		t.Fatalf("%d MACs are known of %d", n, count)
+	}
+	lab.Eventually(t, patient, func() error {
+		if now := resident(t, pid) - before; now > n*each {
+			return fmt.Errorf("%.1f bytes a MAC are resident, want at most %d", float64(now)/float64(n), each)
+		}
+		return nil
+	})
+	t.Logf("%d MACs: %.1f bytes each", n, float64(resident(t, pid)-before)/float64(n))
 }

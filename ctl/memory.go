@@ -13,8 +13,9 @@ import (
 // collection might come for hours. So memory that is not used goes back to the kernel
 // once things are quiet. That takes some milliseconds of a core beside the workers.
 const (
-	idleMemory = 4 << 20                // bytes that may lie idle, or a quarter of what is used
+	idleMemory = 4 << 20                // bytes that may lie idle, or a quarter of what was used last
 	tidyEvery  = 250 * time.Millisecond // between looks; one takes a few µs
+	quietLooks = 2                      // in a row
 	quietAlloc = 256 << 10              // bytes allocated between two looks, while things are quiet
 )
 
@@ -39,36 +40,56 @@ func tidy(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-look.C:
-			if m.wasted() {
-				debug.FreeOSMemory()
+			if m.grown() {
+				m.free()
 			}
 		}
 	}
 }
 
-// memory looks at the Go heap.
+// memory looks at the Go heap. What of it is used only a collection can tell: the old
+// array of a MAC table that grew was in use, as it seems, when the last one ran.
 //
 // Thread-safety: none.
 type memory struct {
 	samples   []metrics.Sample
 	allocated uint64 // in all, at the last look
+	quiet     int    // looks in a row at which little was allocated
+	held      uint64 // when it was given back last
 }
 
 func newMemory() *memory {
 	return &memory{samples: []metrics.Sample{
-		{Name: "/gc/heap/live:bytes"},                // found in use by the last collection
-		{Name: "/memory/classes/heap/objects:bytes"}, // that, and all that was allocated since
+		{Name: "/memory/classes/heap/objects:bytes"}, // in use, and not yet collected
 		{Name: "/memory/classes/heap/free:bytes"},    // kept from the kernel, for later
 		{Name: "/gc/heap/allocs:bytes"},
 	}}
 }
 
-// wasted reports whether much memory lies idle and things are quiet.
-func (m *memory) wasted() bool {
+// look returns the bytes that are held, and those that were allocated ever.
+func (m *memory) look() (held, allocated uint64) {
 	metrics.Read(m.samples)
-	live, objects, free, allocated := m.samples[0].Value.Uint64(), m.samples[1].Value.Uint64(), m.samples[2].Value.Uint64(), m.samples[3].Value.Uint64()
-	quiet := allocated-m.allocated < quietAlloc
+	return m.samples[0].Value.Uint64() + m.samples[1].Value.Uint64(), m.samples[2].Value.Uint64()
+}
+
+// grown reports whether much more is held than when it was given back last, and things
+// are quiet.
+func (m *memory) grown() bool {
+	held, allocated := m.look()
+	if m.quiet++; allocated-m.allocated >= quietAlloc {
+		m.quiet = 0
+	}
 	m.allocated = allocated
-	idle := free + objects - min(live, objects)
-	return quiet && idle > max(idleMemory, live/4)
+	return m.quiet >= quietLooks && held > m.held+max(idleMemory, m.held/4)
+}
+
+// free collects, and gives back what is not used. If much is allocated meanwhile, a
+// collection cannot tell what of it is used: then there will be another.
+func (m *memory) free() {
+	debug.FreeOSMemory()
+	held, allocated := m.look()
+	if allocated-m.allocated < quietAlloc {
+		m.held = held
+	}
+	m.allocated = allocated
 }
