@@ -30,7 +30,7 @@ func (r *Results) tabulate(s *ScenarioResult) table {
 			t.Rows = append(t.Rows, []string{o.Subject})
 		}
 		if o.Cannot != "" {
-			t.Notes = append(t.Notes, o.Subject+" cannot: "+o.Cannot)
+			t.Notes = append(t.Notes, o.Subject+" was not measured: "+o.Cannot)
 		}
 		t.Notes = append(t.Notes, failureNotes(&o)...)
 	}

@@ -202,9 +202,9 @@ func (r *Runner) measure(ctx context.Context, c Contender, stand *Stand, round i
 	if ctx.Err() != nil {
 		return // half a measurement is none
 	}
-	if why, ok := reasonOf(err); ok {
-		r.outcome(s, c).Cannot = why
-		fmt.Fprintf(r.Log, "round %d  %-18s %-9s cannot: %s\n", round+1, s.Name, c.Name, why)
+	if errors.Is(err, subject.ErrCannot) {
+		r.outcome(s, c).Cannot = err.Error()
+		fmt.Fprintf(r.Log, "round %d  %-18s %-9s not measured: %v\n", round+1, s.Name, c.Name, err)
 		return
 	}
 	if err != nil {

@@ -146,7 +146,7 @@ func TestRunnerFailures(t *testing.T) {
 		case "fails":
 			return Sample{}, errors.New("no frame arrived")
 		case "declines":
-			return Sample{}, fmt.Errorf("ask: %w", Cannot("it has no %s", "table"))
+			return Sample{}, fmt.Errorf("%w tell", subject.ErrCannot)
 		}
 		return Sample{Values: map[string]float64{"rate": 1234567.89}}, nil
 	}
@@ -191,7 +191,7 @@ func TestRunnerFailures(t *testing.T) {
 			{Subject: "down", Failures: both("stand it up: no such binary")},
 			{Subject: "cold", Failures: both("warm it up: no ping")},
 			{Subject: "fails", Failures: both("no frame arrived")},
-			{Subject: "declines", Cannot: "it has no table"},
+			{Subject: "declines", Cannot: "this switch cannot tell"},
 			{Subject: "messy", Samples: samples(1234570), Failures: both("take it away: a namespace stays: messy")},
 			{Subject: "well", Samples: samples(1234570)},
 		},

@@ -2,7 +2,6 @@ package perf
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"path"
 	"slices"
@@ -66,24 +65,6 @@ func (r *Run) metered(f func() error) error {
 // count hundreds of thousands.
 func (r *Run) frameTime() time.Duration {
 	return max(time.Second, time.Duration(r.Seconds)*time.Second/3)
-}
-
-// cannot is an error that says that a subject cannot do something, rather than
-// that it failed.
-type cannot struct{ why string }
-
-func (c cannot) Error() string { return c.why }
-
-// Cannot makes an error of the reason why a subject cannot do a scenario.
-func Cannot(format string, args ...any) error { return cannot{fmt.Sprintf(format, args...)} }
-
-// reasonOf returns the reason of a Cannot.
-func reasonOf(err error) (string, bool) {
-	var c cannot
-	if !errors.As(err, &c) {
-		return "", false
-	}
-	return c.why, true
 }
 
 // Select returns the scenarios whose names one of the patterns matches (as a

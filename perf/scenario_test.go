@@ -105,18 +105,6 @@ sockperf: ---> percentile 50.000 =   14.875
 	}
 }
 
-func TestCannot(t *testing.T) {
-	if why, ok := reasonOf(errors.Join(errors.New("x"), Cannot("no %s", "table"))); !ok || why != "no table" {
-		t.Errorf("%q %v", why, ok)
-	}
-	if _, ok := reasonOf(errors.New("no table")); ok {
-		t.Error("any error is a reason")
-	}
-	if _, ok := reasonOf(nil); ok {
-		t.Error("no error is a reason")
-	}
-}
-
 // TestAwait lets go of what it waits for.
 func TestAwait(t *testing.T) {
 	if v, err := await(t.Context(), func() (int, error) { return 7, nil }); v != 7 || err != nil {

@@ -1,9 +1,11 @@
 package perf
 
 import (
+	"fmt"
 	"time"
 
 	"vswitch/perf/loadgen"
+	"vswitch/perf/subject"
 )
 
 var learningMetrics = []Metric{
@@ -100,7 +102,7 @@ func memoryAtRest(r *Run) (Sample, error) {
 func (r *Run) memory() (int64, error) {
 	bytes := r.Bed.Memory()
 	if bytes <= 0 {
-		return 0, Cannot("it has no process of its own")
+		return 0, fmt.Errorf("%w tell its memory: it has no process of its own", subject.ErrCannot)
 	}
 	return bytes, nil
 }

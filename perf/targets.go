@@ -177,7 +177,7 @@ func (r *Results) missing(v value, subjects ...string) (Met, string) {
 			switch {
 			case o == nil || o.Stat(v.Metric).N > 0:
 			case o.Cannot != "":
-				return Unknown, subject + " cannot: " + o.Cannot
+				return Unknown, subject + ": " + o.Cannot
 			case len(o.Failures) > 0:
 				return Unknown, subject + " failed"
 			default:

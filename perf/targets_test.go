@@ -54,7 +54,7 @@ func TestJudge(t *testing.T) {
 		{"we failed", faster, ran("s", "m", map[string]float64{"ovs": 2}, Outcome{Subject: "vswitch", Failures: []Failure{{1, "x"}}}),
 			Standing{"t", "Open vSwitch", "≥ 4 ×", "", Unknown, "vswitch failed"}},
 		{"the peer cannot", faster, ran("s", "m", map[string]float64{"vswitch": 2}, Outcome{Subject: "ovs", Cannot: "no gre"}),
-			Standing{"t", "Open vSwitch", "≥ 4 ×", "", Unknown, "ovs cannot: no gre"}},
+			Standing{"t", "Open vSwitch", "≥ 4 ×", "", Unknown, "ovs: no gre"}},
 		{"the peer did nothing", faster, ran("s", "m", map[string]float64{"vswitch": 2, "ovs": 0}),
 			Standing{"t", "Open vSwitch", "≥ 4 ×", "", Unknown, "ovs's value is 0"}},
 	} {
