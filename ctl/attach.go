@@ -187,7 +187,7 @@ func (r *reconciler) look(p *portState) error {
 		return err
 	}
 	if ok {
-		r.links[l.Name] = l
+		l = r.seenLocked(l)
 		p.link = &l
 	}
 	return nil

@@ -116,9 +116,17 @@ func (r *reconciler) relistLocked() error {
 	}
 	clear(r.links)
 	for _, l := range all {
-		r.links[l.Name] = l
+		r.seenLocked(l)
 	}
 	return nil
+}
+
+// seenLocked notes what an interface is like. Its MAC address is a slice of the whole
+// netlink message, of some 4 KiB, which would stay with it.
+func (r *reconciler) seenLocked(l ports.Link) ports.Link {
+	l.MAC = slices.Clone(l.MAC)
+	r.links[l.Name] = l
+	return l
 }
 
 // applyLocked goes through the document in order of dependence: what must go,
@@ -462,7 +470,7 @@ func (r *reconciler) changed() {
 			if l.Index != was.Index {
 				r.renamedLocked(l, now)
 			}
-			r.links[name] = l
+			r.seenLocked(l)
 		} else {
 			delete(r.links, name)
 		}

@@ -13,6 +13,7 @@ import (
 
 	"vswitch/ctl/api"
 	"vswitch/ctl/config"
+	"vswitch/ports"
 	vswitch "vswitch/switch"
 )
 
@@ -183,5 +184,18 @@ func TestAccounts(t *testing.T) {
 	}
 	if _, err := groupID("nobody-is-called-so"); err == nil {
 		t.Error("a group that does not exist has a number")
+	}
+}
+
+// TestLinksKeepNoMessages: an interface's MAC does not hold on to the netlink message
+// that it came in.
+func TestLinksKeepNoMessages(t *testing.T) {
+	message := make([]byte, 4096)
+	r := &reconciler{links: map[string]ports.Link{}}
+	l := r.seenLocked(ports.Link{Name: "veth1", MAC: message[40:46]})
+	for _, mac := range []net.HardwareAddr{l.MAC, r.links["veth1"].MAC} {
+		if &mac[0] == &message[40] || len(mac) != 6 {
+			t.Errorf("its MAC is %d bytes of the message", len(mac))
+		}
 	}
 }
