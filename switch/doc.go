@@ -15,10 +15,10 @@
 //
 // What a worker knows of the configuration is an immutable snapshot behind one
 // atomic pointer (snapshot.go), which it loads once a batch. The control side
-// (switch.go, port.go) publishes a new snapshot, and then waits until every worker has
-// come back to its mailbox: after that nobody uses what the old snapshot alone
-// knew, and a device may be closed. It is RCU with the workers' loops as the
-// grace period.
+// (switch.go, port.go) publishes a new snapshot, one for all ports that are added or
+// removed together, and then waits until every worker has come back to its mailbox:
+// after that nobody uses what the old snapshot alone knew, and a device may be closed.
+// It is RCU with the workers' loops as the grace period.
 //
 // What nobody may make a worker wait for goes through bounded rings: frames a
 // device would not take at once (transmit.go), and copies for capture files
@@ -34,7 +34,8 @@
 //
 // where answers are ICMP messages that the switch makes itself (answer.go).
 //
-// Counters are kept for each worker and summed by the reader (counters.go).
+// Counters are kept for each worker and summed by the reader (counters.go). Those of a
+// reason take memory from the first frame that a port drops for it.
 //
 // # Locks
 //

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"unsafe"
 )
 
 // entry makes a port as far as a demux looks at it.
@@ -133,5 +134,12 @@ func BenchmarkDemux(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// TestPortFillsItsSizeClass: one word more, and each port takes 32 bytes more.
+func TestPortFillsItsSizeClass(t *testing.T) {
+	if n := unsafe.Sizeof(Port{}); n > 288 {
+		t.Errorf("a port takes %d bytes, want at most 288, a size class of Go's", n)
 	}
 }
