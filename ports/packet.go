@@ -241,16 +241,20 @@ func (p *Packet) Missed() uint64 {
 	return missed
 }
 
-// Close closes the sockets. The promiscuous membership ends with them.
+// Close closes the sockets. The promiscuous membership ends with them. For each the
+// kernel lets a grace period pass, some 13 ms, and a second one for its ring
+// (packet_release, synchronize_net): devices that go together are closed at once.
 func (p *Packet) Close() error {
 	var first error
-	for _, fd := range p.fds {
-		if err := unix.Close(fd); err != nil && first == nil {
+	// Rings first: what goes last is what waits, and Munmap holds a lock of the
+	// whole process.
+	for _, r := range p.rings {
+		if err := r.close(); err != nil && first == nil {
 			first = err
 		}
 	}
-	for _, r := range p.rings {
-		if err := r.close(); err != nil && first == nil {
+	for _, fd := range p.fds {
+		if err := unix.Close(fd); err != nil && first == nil {
 			first = err
 		}
 	}
