@@ -85,6 +85,22 @@ func (r *reconciler) fail(p *portState, now time.Time, err error) {
 	r.setState(p, api.PortError, err.Error())
 }
 
+// linksLocked is linkLocked for many ports. Interfaces that went together, as a
+// host's containers do, are let go together.
+func (r *reconciler) linksLocked(all []*portState, now time.Time) {
+	var gone []*portState
+	for _, p := range all {
+		l, exists := r.links[p.port.Name]
+		if _, ok := p.device.(*ports.Packet); ok && !p.on(l, exists) {
+			gone = append(gone, p)
+		}
+	}
+	r.detachTogetherLocked(gone)
+	for _, p := range all {
+		r.linkLocked(p, now)
+	}
+}
+
 // linkLocked makes a port's interface as it should be: opened when it is there,
 // let go when it is gone, and its state known to the switch.
 func (r *reconciler) linkLocked(p *portState, now time.Time) {
@@ -343,6 +359,21 @@ func (p *portState) leave() {
 	}
 }
 
+// detachTogetherLocked is detachLocked for packet ports: their sockets wait for the same
+// grace periods of the kernel.
+func (r *reconciler) detachTogetherLocked(ports []*portState) {
+	var names []string
+	for _, p := range ports {
+		names = append(names, p.port.Name)
+	}
+	if err := r.sw.DetachPorts(names); err != nil {
+		r.log.Warn("ports not detached cleanly", "err", err)
+	}
+	for _, p := range ports {
+		r.releaseLocked(p)
+	}
+}
+
 // detachLocked lets a port's interface go: the port, its configuration and its
 // counters stay. The stop goes last, so that the host's stack sees nothing while
 // the port is on its way out.
@@ -359,6 +390,12 @@ func (r *reconciler) detachLocked(p *portState) {
 			r.log.Warn("port not detached cleanly", "port", p.port.Name, "err", err)
 		}
 	}
+	r.releaseLocked(p)
+}
+
+// releaseLocked gives back what a port has beside its device, which the switch has
+// closed.
+func (r *reconciler) releaseLocked(p *portState) {
 	if p.stop != nil {
 		if err := p.stop.Close(); err != nil {
 			r.log.Warn("tc hook not removed", "port", p.port.Name, "err", err)

@@ -144,6 +144,7 @@ func (r *reconciler) applyLocked(doc config.Document) {
 		}
 	}
 	r.removeLocked(want)
+	r.reopenLocked(want)
 	r.sw.Together(func() {
 		for i := range doc.Bridges {
 			r.bridgeLocked(&doc.Bridges[i])
@@ -156,11 +157,18 @@ func (r *reconciler) applyLocked(doc config.Document) {
 			r.staticsLocked(&doc.Bridges[i])
 		}
 		now := time.Now()
-		for _, name := range slices.Sorted(maps.Keys(r.ports)) {
-			r.linkLocked(r.ports[name], now)
-		}
+		r.linksLocked(r.sortedLocked(), now)
 	})
 	r.keepHostsLocked()
+}
+
+// sortedLocked returns all ports by name.
+func (r *reconciler) sortedLocked() []*portState {
+	var all []*portState
+	for _, name := range slices.Sorted(maps.Keys(r.ports)) {
+		all = append(all, r.ports[name])
+	}
+	return all
 }
 
 // wantedPort is a port of the document.
@@ -173,12 +181,7 @@ type wantedPort struct {
 // are. The TAP of a tap port that only moves to another bridge stays, and with it
 // who is attached.
 func (r *reconciler) removeLocked(want map[string]wantedPort) {
-	for name, st := range r.bridges {
-		if r.desired.Bridge(name) == nil {
-			r.dropBridgeLocked(name, st)
-		}
-	}
-	var gone []*portState
+	var gone []*portState // those of bridges that go among them
 	for name, p := range r.ports {
 		w, ok := want[name]
 		if !ok || w.bridge != p.bridge || w.port.Object() != p.port.Object() {
@@ -186,21 +189,20 @@ func (r *reconciler) removeLocked(want map[string]wantedPort) {
 		}
 	}
 	r.dropPortsLocked(gone)
+	for name, st := range r.bridges {
+		if r.desired.Bridge(name) == nil {
+			r.dropBridgeLocked(name, st)
+		}
+	}
 	for _, p := range gone {
 		w := want[p.port.Name]
 		r.removePortLocked(p, w.port.Name != "" && w.port.Object() == config.TapPort)
 	}
 }
 
-// dropBridgeLocked takes a bridge out of the switch, which removes its ports and
-// closes their devices together: one by one, three hundred take five seconds.
-// The rest of each port is the caller's to remove.
+// dropBridgeLocked takes a bridge out of the switch, whose ports dropPortsLocked took
+// out.
 func (r *reconciler) dropBridgeLocked(name string, st *bridgeState) {
-	for _, p := range r.ports {
-		if p.bridge == name {
-			p.leave()
-		}
-	}
 	if err := r.sw.DelBridge(name); err != nil {
 		r.log.Error("bridge could not be removed cleanly", "bridge", name, "err", err)
 	}
@@ -208,7 +210,8 @@ func (r *reconciler) dropBridgeLocked(name string, st *bridgeState) {
 	delete(r.bridges, name)
 }
 
-// dropPortsLocked takes ports out of the switch, together as well. The rest of each
+// dropPortsLocked takes ports out of the switch, which closes their devices together,
+// of whatever bridge: one by one, three hundred take five seconds. The rest of each
 // is the caller's to remove.
 func (r *reconciler) dropPortsLocked(ports []*portState) {
 	var names []string
@@ -248,6 +251,17 @@ func (r *reconciler) bridgeLocked(b *config.Bridge) {
 		}
 		st.config = c
 	}
+}
+
+// reopenLocked lets go of the interfaces that need a new device.
+func (r *reconciler) reopenLocked(want map[string]wantedPort) {
+	var old []*portState
+	for name, p := range r.ports {
+		if p.device != nil && p.port.Object() == config.PacketPort && reopens(p.port.Options, want[name].port.Options) {
+			old = append(old, p)
+		}
+	}
+	r.detachTogetherLocked(old)
 }
 
 // floodVLANs returns the VLANs in which a bridge learns nothing, or nil.
@@ -454,10 +468,11 @@ func (r *reconciler) changed() {
 		}
 		for _, p := range r.ports {
 			p.forgive()
-			r.linkLocked(p, now)
 		}
+		r.linksLocked(r.sortedLocked(), now)
 		return
 	}
+	touched := map[string]bool{} // ports
 	for name := range dirty {
 		l, ok, err := ports.LinkByName(name)
 		if err != nil {
@@ -468,7 +483,7 @@ func (r *reconciler) changed() {
 		was, had := r.links[name]
 		if ok {
 			if l.Index != was.Index {
-				r.renamedLocked(l, now)
+				r.renamedLocked(l, touched)
 			}
 			r.seenLocked(l)
 		} else {
@@ -478,29 +493,31 @@ func (r *reconciler) changed() {
 			if ok != had || l.Index != was.Index {
 				p.forgive() // another interface: what failed may go well now
 			}
-			r.linkLocked(p, now)
+			touched[name] = true
 		}
 	}
-	if len(indexes) == 0 {
-		return
-	}
-	for _, p := range r.ports {
-		if indexes[p.link.Index] && len(p.addresses) > 0 {
-			r.linkLocked(p, now)
+	for name, p := range r.ports {
+		if len(indexes) > 0 && indexes[p.link.Index] && len(p.addresses) > 0 {
+			touched[name] = true
 		}
 	}
+	var look []*portState
+	for _, name := range slices.Sorted(maps.Keys(touched)) {
+		look = append(look, r.ports[name])
+	}
+	r.linksLocked(look, now)
 }
 
 // renamedLocked forgets the name that an interface had before this one: the event
-// of a renaming tells only the new name.
-func (r *reconciler) renamedLocked(l ports.Link, now time.Time) {
+// of a renaming tells only the new name. A port of the old one is touched.
+func (r *reconciler) renamedLocked(l ports.Link, touched map[string]bool) {
 	for name, old := range r.links {
 		if old.Index != l.Index || name == l.Name {
 			continue
 		}
 		delete(r.links, name)
-		if p := r.ports[name]; p != nil {
-			r.linkLocked(p, now)
+		if r.ports[name] != nil {
+			touched[name] = true
 		}
 	}
 }
@@ -537,6 +554,7 @@ func (r *reconciler) retry() {
 func (r *reconciler) close() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.dropPortsLocked(slices.Collect(maps.Values(r.ports)))
 	for name, st := range r.bridges {
 		r.dropBridgeLocked(name, st)
 	}

@@ -3,6 +3,7 @@ package vswitch
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"vswitch/fdb"
@@ -177,7 +178,7 @@ func (s *Switch) Attach(name string, d Device) error {
 		w := s.leastLoadedLocked()
 		rx := &rxQueue{port: p.id, from: d, index: q}
 		if err := s.assignLocked(w, rx); err != nil {
-			s.detachLocked(p).Close()
+			closeAll(s.detachLocked(p))
 			return fmt.Errorf("attach a device to port %s: watch its queue: %w", name, err)
 		}
 		p.queues = append(p.queues, assigned{w, rx})
@@ -246,16 +247,31 @@ func (s *Switch) SetLink(name string, up bool, mtu int) {
 // Detach takes a port's device away and closes it: its interface is gone. What
 // was learned on the port is forgotten; the port, its configuration and its
 // counters stay.
-func (s *Switch) Detach(name string) error {
+func (s *Switch) Detach(name string) error { return s.DetachPorts([]string{name}) }
+
+// DetachPorts is Detach for ports that go together, as DelPorts is DelPort. Those
+// that exist are detached, also when it fails.
+func (s *Switch) DetachPorts(names []string) error {
 	s.mu.Lock()
-	p := s.ports[name]
-	if p == nil {
-		s.mu.Unlock()
-		return fmt.Errorf("detach port %s: %w", name, ErrNotExist)
-	}
-	c := closing{name, s.detachLocked(p)}
+	ports, errs := s.portsLocked("detach", names)
+	devices := s.detachLocked(ports...)
 	s.mu.Unlock()
-	return c.close()
+	return errors.Join(append(errs, closeAll(devices))...)
+}
+
+// portsLocked returns the ports of these names, each once, and an error for each
+// name that has none, or is there twice.
+func (s *Switch) portsLocked(what string, names []string) (ports []*port, errs []error) {
+	named := map[string]bool{}
+	for _, name := range names {
+		if p := s.ports[name]; p != nil && !named[name] {
+			named[name] = true
+			ports = append(ports, p)
+		} else {
+			errs = append(errs, fmt.Errorf("%s port %s: %w", what, name, ErrNotExist))
+		}
+	}
+	return ports, errs
 }
 
 // silenceLocked ends the reading of ports' frames: when it returns no worker has one
@@ -292,24 +308,28 @@ func (s *Switch) forgetLocked(ports ...*port) {
 	}
 }
 
-// detachLocked returns the port's device, which nobody uses any more, for the
-// caller to close; nil when it had none.
-func (s *Switch) detachLocked(p *port) Device {
-	if p.device == nil {
+// detachLocked returns the devices of those ports that have one, which nobody uses
+// any more, for the caller to close.
+func (s *Switch) detachLocked(ports ...*port) (devices []closing) {
+	ports = slices.DeleteFunc(ports, func(p *port) bool { return p.device == nil })
+	if len(ports) == 0 {
 		return nil
 	}
 	// Nothing is read any more; then nothing is sent any more; then nobody knows
-	// the device, and it can be closed.
+	// the devices, and they can be closed.
 	s.publishPendingLocked()
-	s.silenceLocked(p)
-	d := p.device
-	p.device = nil
-	p.view = nil
+	s.silenceLocked(ports...)
+	for _, p := range ports {
+		devices = append(devices, closing{p.name, p.device})
+		p.device, p.view = nil, nil
+	}
 	s.publishLocked()
-	s.forgetLocked(p)
-	p.bridge.fdb.FlushPort(fdb.Port(p.id))
-	p.missed += d.Missed()
-	return d
+	s.forgetLocked(ports...)
+	for i, p := range ports {
+		p.bridge.fdb.FlushPort(fdb.Port(p.id))
+		p.missed += devices[i].device.Missed()
+	}
+	return devices
 }
 
 // DelPort removes a port, and closes its device.
@@ -318,18 +338,8 @@ func (s *Switch) DelPort(name string) error { return s.DelPorts([]string{name}) 
 // DelPorts removes ports together, and closes their devices: one snapshot and two
 // grace periods serve all. Those that can be removed are, also when it fails.
 func (s *Switch) DelPorts(names []string) error {
-	var ports []*port
-	var errs []error
 	s.mu.Lock()
-	named := map[string]bool{}
-	for _, name := range names {
-		if p := s.ports[name]; p != nil && !named[name] {
-			named[name] = true
-			ports = append(ports, p)
-		} else {
-			errs = append(errs, fmt.Errorf("delete port %s: %w", name, ErrNotExist))
-		}
-	}
+	ports, errs := s.portsLocked("delete", names)
 	devices := s.delPortsLocked(ports)
 	s.mu.Unlock()
 	return errors.Join(append(errs, closeAll(devices))...)

@@ -180,3 +180,37 @@ func TestTogetherUnderTraffic(t *testing.T) {
 		t.Error("nothing was received")
 	}
 }
+
+// TestManyPortsDetachForOneSnapshot: interfaces that go together cost one snapshot,
+// and each port stays, without its device.
+func TestManyPortsDetachForOneSnapshot(t *testing.T) {
+	const count = 50
+	b := newBench(t, Options{})
+	names, devices := b.addTunnels(b.endpoint(), count)
+	p1 := b.port("br0", "p1", PortConfig{})
+	n := b.snapshots(func() {
+		err := b.DetachPorts(append(names, "t3", "p1", "none"))
+		if !errors.Is(err, ErrNotExist) {
+			t.Errorf("a port that does not exist was detached: %v", err)
+		}
+	})
+	if n != 1 {
+		t.Errorf("%d ports were detached with %d snapshots, want 1", count+1, n)
+	}
+	for i, d := range devices {
+		if d.id >= 0 || !d.closed {
+			t.Errorf("t%d: bound as %d, closed %v", i, d.id, d.closed)
+		}
+	}
+	if !p1.closed {
+		t.Error("p1 is not closed")
+	}
+	if n := b.snapshots(func() { b.must(b.DetachPorts([]string{"p1"})) }); n != 0 {
+		t.Errorf("a port without a device was detached with %d snapshots", n)
+	}
+	st, err := b.Bridge("br0")
+	b.must(err)
+	if len(st.Ports) != count+1 {
+		t.Errorf("%d ports are left, want %d", len(st.Ports), count+1)
+	}
+}
