@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -14,9 +15,10 @@ import (
 
 // PacketOptions are what OpenPacket takes beside the interface.
 type PacketOptions struct {
-	Queues   int // receive queues, at least 1; above 1 is PACKET_FANOUT_HASH
-	RxBuffer int // bytes of receive buffer a queue (SO_RCVBUF); 0 is DefaultRxBuffer
-	RxSlots  int // slots of the receive ring a queue; 0 is none
+	Queues   int  // receive queues, at least 1; above 1 is PACKET_FANOUT_HASH
+	RxBuffer int  // bytes of receive buffer a queue (SO_RCVBUF); 0 is DefaultRxBuffer
+	RxSlots  int  // slots of the receive ring a queue; 0 is none
+	Growable bool // may get a receive ring later (Grow): with one queue and no ring
 }
 
 // Defaults of PacketOptions and of every packet socket, in bytes.
@@ -42,8 +44,11 @@ const (
 type Packet struct {
 	name    string
 	ifindex int
+	options PacketOptions
 	fds     []int
 	rings   []*rxRing // by queue; none, or one each
+	group   int       // fanout group of a device that can grow; else 0
+	grown   atomic.Pointer[grown]
 
 	statsMu sync.Mutex // PACKET_STATISTICS is reset by reading it
 	missed  uint64
@@ -52,12 +57,14 @@ type Packet struct {
 // OpenPacket opens interface ifindex as a device. The error wraps that of the
 // system call; with EPERM it names the capability that is missing.
 func OpenPacket(name string, ifindex int, o PacketOptions) (*Packet, error) {
-	p := &Packet{name: name, ifindex: ifindex}
+	p := &Packet{name: name, ifindex: ifindex, options: o}
 	fanout := 0
 	for q := 0; q < max(o.Queues, 1); q++ {
-		fd, ring, err := p.openQueue(o)
+		fd, ring, err := p.openQueue()
 		if err == nil && o.Queues > 1 {
-			fanout, err = joinFanout(fd, fanout)
+			fanout, err = joinFanout(fd, fanout, unix.PACKET_FANOUT_HASH)
+		} else if err == nil && o.Growable && o.RxSlots == 0 && canGrow() {
+			p.group, err = joinFanout(fd, 0, unix.PACKET_FANOUT_CBPF)
 		}
 		if fd >= 0 {
 			p.fds = append(p.fds, fd)
@@ -81,12 +88,25 @@ func needs(err error, capability string) string {
 	return ""
 }
 
-func (p *Packet) openQueue(o PacketOptions) (fd int, ring *rxRing, err error) {
+func (p *Packet) openQueue() (fd int, ring *rxRing, err error) {
+	if fd, err = p.openSocket(); err != nil {
+		return fd, nil, err
+	}
+	if p.options.RxSlots > 0 {
+		if ring, err = openRxRing(fd, p.options.RxSlots); err != nil {
+			return fd, nil, err
+		}
+	}
+	return fd, ring, p.bind(fd)
+}
+
+// openSocket opens a socket that receives nothing yet.
+func (p *Packet) openSocket() (fd int, err error) {
 	// Protocol 0 receives nothing until bind names interface and protocol, so no
 	// frame of another interface slips in.
 	fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
-		return -1, nil, err
+		return -1, err
 	}
 	for _, opt := range []struct {
 		name string
@@ -97,33 +117,33 @@ func (p *Packet) openQueue(o PacketOptions) (fd int, ring *rxRing, err error) {
 		{"PACKET_IGNORE_OUTGOING", unix.PACKET_IGNORE_OUTGOING},
 	} {
 		if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, opt.num, 1); err != nil {
-			return fd, ring, fmt.Errorf("set %s: %w", opt.name, err)
+			return fd, fmt.Errorf("set %s: %w", opt.name, err)
 		}
 	}
-	rx := o.RxBuffer
+	rx := p.options.RxBuffer
 	if rx == 0 {
 		rx = DefaultRxBuffer
 	}
 	if err := setBuffer(fd, unix.SO_RCVBUFFORCE, unix.SO_RCVBUF, rx); err != nil {
-		return fd, ring, fmt.Errorf("set receive buffer to %d bytes: %w", rx, err)
+		return fd, fmt.Errorf("set receive buffer to %d bytes: %w", rx, err)
 	}
 	if err := setBuffer(fd, unix.SO_SNDBUFFORCE, unix.SO_SNDBUF, txBuffer); err != nil {
-		return fd, ring, fmt.Errorf("set send buffer to %d bytes: %w", txBuffer, err)
+		return fd, fmt.Errorf("set send buffer to %d bytes: %w", txBuffer, err)
 	}
-	if o.RxSlots > 0 {
-		if ring, err = openRxRing(fd, o.RxSlots); err != nil {
-			return fd, nil, err
-		}
-	}
+	return fd, nil
+}
+
+// bind makes a socket receive what comes in by the interface.
+func (p *Packet) bind(fd int) error {
 	sa := &unix.SockaddrLinklayer{Protocol: htons(unix.ETH_P_ALL), Ifindex: p.ifindex}
 	if err := unix.Bind(fd, sa); err != nil {
-		return fd, ring, err
+		return err
 	}
 	mreq := &unix.PacketMreq{Ifindex: int32(p.ifindex), Type: unix.PACKET_MR_PROMISC}
 	if err := unix.SetsockoptPacketMreq(fd, unix.SOL_PACKET, unix.PACKET_ADD_MEMBERSHIP, mreq); err != nil {
-		return fd, ring, fmt.Errorf("make promiscuous: %w", err)
+		return fmt.Errorf("make promiscuous: %w", err)
 	}
-	return fd, ring, nil
+	return nil
 }
 
 // setBuffer sets a socket buffer past the system's limit where it may
@@ -136,12 +156,13 @@ func setBuffer(fd, force, plain, bytes int) error {
 }
 
 // joinFanout makes fd the first member of a new fanout group (group 0), or a
-// further one of group, and returns the group. Frames spread by flow hash, so
-// the order within a flow is kept.
-func joinFanout(fd, group int) (int, error) {
+// further one of group, and returns the group. mode says which member takes a frame: by flow
+// hash (PACKET_FANOUT_HASH), so that the order within a flow is kept, or as a
+// program says (PACKET_FANOUT_CBPF), 0 without one.
+func joinFanout(fd, group, mode int) (int, error) {
 	// A group has a tap of its own, on which PACKET_IGNORE_OUTGOING of its members
 	// says nothing (fanout_add).
-	mode := unix.PACKET_FANOUT_HASH | unix.PACKET_FANOUT_FLAG_IGNORE_OUTGOING // Linux 5.14; ignored before
+	mode |= unix.PACKET_FANOUT_FLAG_IGNORE_OUTGOING // Linux 5.14; ignored before
 	if group == 0 {
 		mode |= unix.PACKET_FANOUT_FLAG_UNIQUEID // Linux 4.12
 	}
@@ -155,11 +176,16 @@ func joinFanout(fd, group int) (int, error) {
 	return v & 0xffff, nil
 }
 
-// Queues returns how many receive queues there are.
+// Queues returns how many receive queues there are, without the one that Grow makes.
 func (p *Packet) Queues() int { return len(p.fds) }
 
 // FD returns the descriptor of queue q, which polls readable when a frame waits.
-func (p *Packet) FD(q int) int { return p.fds[q] }
+func (p *Packet) FD(q int) int {
+	if q == len(p.fds) {
+		return p.grown.Load().fd
+	}
+	return p.fds[q]
+}
 
 // SendFD returns the descriptor that a worker sends by, which polls writable when
 // Send would take a frame.
@@ -186,7 +212,9 @@ func (p *Packet) On(index int) bool {
 // virtio-net header cannot express, and dropped it.
 func (p *Packet) Recv(q int, b *frame.Batch, limit int) (int, unix.Errno) {
 	n, errno := 0, unix.Errno(0)
-	if p.rings != nil {
+	if q == len(p.fds) {
+		n, errno = p.grown.Load().recv(p, b, limit)
+	} else if p.rings != nil {
 		n, errno = p.rings[q].recv(b, limit)
 	} else {
 		n, errno = recvQueue(p.fds[q], b, 0, limit)
@@ -234,7 +262,14 @@ func (p *Packet) Missed() uint64 {
 			p.missed += uint64(s.Drops)
 		}
 	}
+	g := p.grown.Load()
+	if g != nil {
+		p.missed += g.missed()
+	}
 	missed := p.missed
+	if g != nil {
+		missed += g.ring.lost.Load()
+	}
 	for _, r := range p.rings {
 		missed += r.lost.Load()
 	}
@@ -255,6 +290,11 @@ func (p *Packet) Close() error {
 	}
 	for _, fd := range p.fds {
 		if err := unix.Close(fd); err != nil && first == nil {
+			first = err
+		}
+	}
+	if g := p.grown.Load(); g != nil {
+		if err := g.close(); err != nil && first == nil {
 			first = err
 		}
 	}
