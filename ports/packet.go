@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"sync/atomic"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -15,10 +14,9 @@ import (
 
 // PacketOptions are what OpenPacket takes beside the interface.
 type PacketOptions struct {
-	Queues   int  // receive queues, at least 1; above 1 is PACKET_FANOUT_HASH
-	RxBuffer int  // bytes of receive buffer a queue (SO_RCVBUF); 0 is DefaultRxBuffer
-	RxSlots  int  // slots of the receive ring a queue; 0 is none
-	Growable bool // may get a receive ring later (Grow): with one queue and no ring
+	Queues   int // receive queues, at least 1; above 1 is PACKET_FANOUT_HASH
+	RxBuffer int // bytes of receive buffer a queue (SO_RCVBUF); 0 is DefaultRxBuffer
+	RxSlots  int // slots of the receive ring a queue; 0 is none
 }
 
 // Defaults of PacketOptions and of every packet socket, in bytes.
@@ -47,8 +45,6 @@ type Packet struct {
 	options PacketOptions
 	fds     []int
 	rings   []*rxRing // by queue; none, or one each
-	group   int       // fanout group of a device that can grow; else 0
-	grown   atomic.Pointer[grown]
 
 	statsMu sync.Mutex // PACKET_STATISTICS is reset by reading it
 	missed  uint64
@@ -57,15 +53,24 @@ type Packet struct {
 // OpenPacket opens interface ifindex as a device. The error wraps that of the
 // system call; with EPERM it names the capability that is missing.
 func OpenPacket(name string, ifindex int, o PacketOptions) (*Packet, error) {
-	p := &Packet{name: name, ifindex: ifindex, options: o}
-	fanout := 0
+	p, err := NewPacket(name, o)
+	if err == nil {
+		err = p.Open(ifindex)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// NewPacket is the first half of OpenPacket: the device has its sockets, which are
+// bound to nothing and receive nothing. It is the half that waits: for each ring the
+// kernel lets a grace period pass, some 13 ms (packet_set_ring, synchronize_net).
+// Many devices may wait for the same one.
+func NewPacket(name string, o PacketOptions) (*Packet, error) {
+	p := &Packet{name: name, options: o}
 	for q := 0; q < max(o.Queues, 1); q++ {
 		fd, ring, err := p.openQueue()
-		if err == nil && o.Queues > 1 {
-			fanout, err = joinFanout(fd, fanout, unix.PACKET_FANOUT_HASH)
-		} else if err == nil && o.Growable && o.RxSlots == 0 && canGrow() {
-			p.group, err = joinFanout(fd, 0, unix.PACKET_FANOUT_CBPF)
-		}
 		if fd >= 0 {
 			p.fds = append(p.fds, fd)
 		}
@@ -73,11 +78,33 @@ func OpenPacket(name string, ifindex int, o PacketOptions) (*Packet, error) {
 			p.rings = append(p.rings, ring)
 		}
 		if err != nil {
-			p.Close()
-			return nil, fmt.Errorf("open packet socket on %s: %w%s", name, err, needs(err, "CAP_NET_RAW"))
+			return nil, p.failed(err)
 		}
 	}
 	return p, nil
+}
+
+// Open is the other half: from now on what comes in by interface ifindex is
+// received. It is called once; when it fails, the device is closed.
+func (p *Packet) Open(ifindex int) error {
+	p.ifindex = ifindex
+	fanout := 0
+	for _, fd := range p.fds {
+		err := p.bind(fd)
+		if err == nil && len(p.fds) > 1 {
+			fanout, err = joinFanout(fd, fanout)
+		}
+		if err != nil {
+			return p.failed(err)
+		}
+	}
+	return nil
+}
+
+// failed closes a device that cannot be opened, and says why that is.
+func (p *Packet) failed(err error) error {
+	p.Close()
+	return fmt.Errorf("open packet socket on %s: %w%s", p.name, err, needs(err, "CAP_NET_RAW"))
 }
 
 // needs turns a bare "operation not permitted" into something to act on.
@@ -88,16 +115,12 @@ func needs(err error, capability string) string {
 	return ""
 }
 
+// openQueue opens a socket with its ring. The socket is the caller's also when it fails.
 func (p *Packet) openQueue() (fd int, ring *rxRing, err error) {
-	if fd, err = p.openSocket(); err != nil {
-		return fd, nil, err
+	if fd, err = p.openSocket(); err == nil && p.options.RxSlots > 0 {
+		ring, err = openRxRing(fd, p.options.RxSlots)
 	}
-	if p.options.RxSlots > 0 {
-		if ring, err = openRxRing(fd, p.options.RxSlots); err != nil {
-			return fd, nil, err
-		}
-	}
-	return fd, ring, p.bind(fd)
+	return fd, ring, err
 }
 
 // openSocket opens a socket that receives nothing yet.
@@ -156,13 +179,12 @@ func setBuffer(fd, force, plain, bytes int) error {
 }
 
 // joinFanout makes fd the first member of a new fanout group (group 0), or a
-// further one of group, and returns the group. mode says which member takes a frame: by flow
-// hash (PACKET_FANOUT_HASH), so that the order within a flow is kept, or as a
-// program says (PACKET_FANOUT_CBPF), 0 without one.
-func joinFanout(fd, group, mode int) (int, error) {
+// further one of group, and returns the group. Frames spread by flow hash, so
+// the order within a flow is kept.
+func joinFanout(fd, group int) (int, error) {
 	// A group has a tap of its own, on which PACKET_IGNORE_OUTGOING of its members
 	// says nothing (fanout_add).
-	mode |= unix.PACKET_FANOUT_FLAG_IGNORE_OUTGOING // Linux 5.14; ignored before
+	mode := unix.PACKET_FANOUT_HASH | unix.PACKET_FANOUT_FLAG_IGNORE_OUTGOING // Linux 5.14; ignored before
 	if group == 0 {
 		mode |= unix.PACKET_FANOUT_FLAG_UNIQUEID // Linux 4.12
 	}
@@ -176,16 +198,11 @@ func joinFanout(fd, group, mode int) (int, error) {
 	return v & 0xffff, nil
 }
 
-// Queues returns how many receive queues there are, without the one that Grow makes.
+// Queues returns how many receive queues there are.
 func (p *Packet) Queues() int { return len(p.fds) }
 
 // FD returns the descriptor of queue q, which polls readable when a frame waits.
-func (p *Packet) FD(q int) int {
-	if q == len(p.fds) {
-		return p.grown.Load().fd
-	}
-	return p.fds[q]
-}
+func (p *Packet) FD(q int) int { return p.fds[q] }
 
 // SendFD returns the descriptor that a worker sends by, which polls writable when
 // Send would take a frame.
@@ -212,9 +229,7 @@ func (p *Packet) On(index int) bool {
 // virtio-net header cannot express, and dropped it.
 func (p *Packet) Recv(q int, b *frame.Batch, limit int) (int, unix.Errno) {
 	n, errno := 0, unix.Errno(0)
-	if q == len(p.fds) {
-		n, errno = p.grown.Load().recv(p, b, limit)
-	} else if p.rings != nil {
+	if p.rings != nil {
 		n, errno = p.rings[q].recv(b, limit)
 	} else {
 		n, errno = recvQueue(p.fds[q], b, 0, limit)
@@ -262,14 +277,7 @@ func (p *Packet) Missed() uint64 {
 			p.missed += uint64(s.Drops)
 		}
 	}
-	g := p.grown.Load()
-	if g != nil {
-		p.missed += g.missed()
-	}
 	missed := p.missed
-	if g != nil {
-		missed += g.ring.lost.Load()
-	}
 	for _, r := range p.rings {
 		missed += r.lost.Load()
 	}
@@ -290,11 +298,6 @@ func (p *Packet) Close() error {
 	}
 	for _, fd := range p.fds {
 		if err := unix.Close(fd); err != nil && first == nil {
-			first = err
-		}
-	}
-	if g := p.grown.Load(); g != nil {
-		if err := g.close(); err != nil && first == nil {
 			first = err
 		}
 	}

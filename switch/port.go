@@ -3,8 +3,10 @@ package vswitch
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"vswitch/fdb"
 )
@@ -71,22 +73,38 @@ func (c closing) close() error {
 	return nil
 }
 
+// closesAtOnce is how many devices are closed at a time; each takes a thread.
+const closesAtOnce = 16
+
 // closeAll closes devices together: to close a packet socket is to wait for a
-// grace period of the kernel, some 15 ms, and many can wait for the same one. Call
+// grace period of the kernel, some 13 ms, and many can wait for the same one. Call
 // it without a lock: a port that goes down must not wait for all that.
 func closeAll(devices []closing) error {
+	if len(devices) == 1 {
+		return devices[0].close()
+	}
 	var running sync.WaitGroup
 	errs := make([]error, len(devices))
-	atOnce := make(chan struct{}, 16) // each takes a thread
-	for i, c := range devices {
-		atOnce <- struct{}{}
-		running.Go(func() { // ends with the close
-			errs[i] = c.close()
-			<-atOnce
+	var next atomic.Int64
+	for range min(closesAtOnce, len(devices)) {
+		running.Go(func() { // ends when all are closed
+			runtime.LockOSThread() // and the thread, too
+			for i := next.Add(1) - 1; i < int64(len(devices)); i = next.Add(1) - 1 {
+				errs[i] = devices[i].close()
+			}
 		})
 	}
 	running.Wait()
 	return errors.Join(errs...)
+}
+
+// CloseDevices closes devices together that no switch was given.
+func CloseDevices(devices []Device) error {
+	var all []closing
+	for _, d := range devices {
+		all = append(all, closing{"(none)", d})
+	}
+	return closeAll(all)
 }
 
 // AddPort adds a port that has no device yet, and forwards nothing; a patch port
