@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -14,9 +15,10 @@ import (
 
 // PacketOptions are what OpenPacket takes beside the interface.
 type PacketOptions struct {
-	Queues   int // receive queues, at least 1; above 1 is PACKET_FANOUT_HASH
-	RxBuffer int // bytes of receive buffer a queue (SO_RCVBUF); 0 is DefaultRxBuffer
-	RxSlots  int // slots of the receive ring a queue; 0 is none
+	Queues   int  // receive queues, at least 1; above 1 is PACKET_FANOUT_HASH
+	RxBuffer int  // bytes of receive buffer a queue (SO_RCVBUF); 0 is DefaultRxBuffer
+	RxSlots  int  // slots of the receive ring a queue; 0 is none
+	Growable bool // may get a receive ring later (Grow): with one queue and no ring
 }
 
 // Defaults of PacketOptions and of every packet socket, in bytes.
@@ -45,6 +47,8 @@ type Packet struct {
 	options PacketOptions
 	fds     []int
 	rings   []*rxRing // by queue; none, or one each
+	group   int       // fanout group of a device that can grow; else 0
+	grown   atomic.Pointer[grown]
 
 	statsMu sync.Mutex // PACKET_STATISTICS is reset by reading it
 	missed  uint64
@@ -92,7 +96,9 @@ func (p *Packet) Open(ifindex int) error {
 	for _, fd := range p.fds {
 		err := p.bind(fd)
 		if err == nil && len(p.fds) > 1 {
-			fanout, err = joinFanout(fd, fanout)
+			fanout, err = joinFanout(fd, fanout, unix.PACKET_FANOUT_HASH)
+		} else if err == nil && p.options.Growable && p.options.RxSlots == 0 && canGrow() {
+			p.group, err = joinFanout(fd, 0, unix.PACKET_FANOUT_CBPF)
 		}
 		if err != nil {
 			return p.failed(err)
@@ -179,12 +185,13 @@ func setBuffer(fd, force, plain, bytes int) error {
 }
 
 // joinFanout makes fd the first member of a new fanout group (group 0), or a
-// further one of group, and returns the group. Frames spread by flow hash, so
-// the order within a flow is kept.
-func joinFanout(fd, group int) (int, error) {
+// further one of group, and returns the group. mode says which member takes a frame: by flow
+// hash (PACKET_FANOUT_HASH), so that the order within a flow is kept, or as a
+// program says (PACKET_FANOUT_CBPF), 0 without one.
+func joinFanout(fd, group, mode int) (int, error) {
 	// A group has a tap of its own, on which PACKET_IGNORE_OUTGOING of its members
 	// says nothing (fanout_add).
-	mode := unix.PACKET_FANOUT_HASH | unix.PACKET_FANOUT_FLAG_IGNORE_OUTGOING // Linux 5.14; ignored before
+	mode |= unix.PACKET_FANOUT_FLAG_IGNORE_OUTGOING // Linux 5.14; ignored before
 	if group == 0 {
 		mode |= unix.PACKET_FANOUT_FLAG_UNIQUEID // Linux 4.12
 	}
@@ -198,11 +205,16 @@ func joinFanout(fd, group int) (int, error) {
 	return v & 0xffff, nil
 }
 
-// Queues returns how many receive queues there are.
+// Queues returns how many receive queues there are, without the one that Grow makes.
 func (p *Packet) Queues() int { return len(p.fds) }
 
 // FD returns the descriptor of queue q, which polls readable when a frame waits.
-func (p *Packet) FD(q int) int { return p.fds[q] }
+func (p *Packet) FD(q int) int {
+	if q == len(p.fds) {
+		return p.grown.Load().fd
+	}
+	return p.fds[q]
+}
 
 // SendFD returns the descriptor that a worker sends by, which polls writable when
 // Send would take a frame.
@@ -229,7 +241,9 @@ func (p *Packet) On(index int) bool {
 // virtio-net header cannot express, and dropped it.
 func (p *Packet) Recv(q int, b *frame.Batch, limit int) (int, unix.Errno) {
 	n, errno := 0, unix.Errno(0)
-	if p.rings != nil {
+	if q == len(p.fds) {
+		n, errno = p.grown.Load().recv(p, b, limit)
+	} else if p.rings != nil {
 		n, errno = p.rings[q].recv(b, limit)
 	} else {
 		n, errno = recvQueue(p.fds[q], b, 0, limit)
@@ -277,7 +291,14 @@ func (p *Packet) Missed() uint64 {
 			p.missed += uint64(s.Drops)
 		}
 	}
+	g := p.grown.Load()
+	if g != nil {
+		p.missed += g.missed()
+	}
 	missed := p.missed
+	if g != nil {
+		missed += g.ring.lost.Load()
+	}
 	for _, r := range p.rings {
 		missed += r.lost.Load()
 	}
@@ -298,6 +319,11 @@ func (p *Packet) Close() error {
 	}
 	for _, fd := range p.fds {
 		if err := unix.Close(fd); err != nil && first == nil {
+			first = err
+		}
+	}
+	if g := p.grown.Load(); g != nil {
+		if err := g.close(); err != nil && first == nil {
 			first = err
 		}
 	}
