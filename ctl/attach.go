@@ -30,9 +30,9 @@ type portState struct {
 	astray    bool // its TAP has another name, or is in another namespace
 	left      bool // the switch has it no more, or not for long
 
-	rxSlots int      // of each queue's receive ring; 0: none
-	rxShare int      // bytes of rxRings.limit that they take
-	opening *opening // of a device that is asked for soon; else nil
+	rxSlots           int    // of its receive ring, or of each queue's; 0: none
+	rxShare           int    // bytes of rxRings.limit that it takes
+	rxFrames, rxBytes uint64 // received when growLocked looked last
 
 	tunnel *tunnelPort // of a port that leads to another host; else nil
 
@@ -87,7 +87,7 @@ func (r *reconciler) fail(p *portState, now time.Time, err error) {
 }
 
 // linksLocked is linkLocked for many ports. Interfaces that went together, as a
-// host's containers do, are let go together, and opened together those that came.
+// host's containers do, are let go together.
 func (r *reconciler) linksLocked(all []*portState, now time.Time) {
 	var gone []*portState
 	for _, p := range all {
@@ -97,7 +97,6 @@ func (r *reconciler) linksLocked(all []*portState, now time.Time) {
 		}
 	}
 	r.detachTogetherLocked(gone)
-	defer r.readyLocked(all, now)()
 	for _, p := range all {
 		r.linkLocked(p, now)
 	}

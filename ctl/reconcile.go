@@ -389,8 +389,9 @@ func (r *reconciler) run(ctx context.Context) {
 	var watching sync.WaitGroup
 	watching.Go(func() { r.watch(ctx) }) // ended by ctx
 	defer watching.Wait()
-	retry := time.NewTicker(retryEvery)
+	retry, busy := time.NewTicker(retryEvery), time.NewTicker(busyEvery)
 	defer retry.Stop()
+	defer busy.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -399,6 +400,10 @@ func (r *reconciler) run(ctx context.Context) {
 			r.changed()
 		case <-retry.C:
 			r.retry()
+		case <-busy.C:
+			r.mu.Lock()
+			r.growLocked(time.Now())
+			r.mu.Unlock()
 		}
 	}
 }

@@ -148,8 +148,8 @@ func (g *grown) missed() (n uint64) {
 }
 
 func (g *grown) close() error {
-	err := unix.Close(g.fd)
-	if e := g.ring.close(); err == nil {
+	err := g.ring.close() // before its socket: see Packet.Close
+	if e := unix.Close(g.fd); err == nil {
 		err = e
 	}
 	return err

@@ -57,24 +57,15 @@ type Packet struct {
 // OpenPacket opens interface ifindex as a device. The error wraps that of the
 // system call; with EPERM it names the capability that is missing.
 func OpenPacket(name string, ifindex int, o PacketOptions) (*Packet, error) {
-	p, err := NewPacket(name, o)
-	if err == nil {
-		err = p.Open(ifindex)
-	}
-	if err != nil {
-		return nil, err
-	}
-	return p, nil
-}
-
-// NewPacket is the first half of OpenPacket: the device has its sockets, which are
-// bound to nothing and receive nothing. It is the half that waits: for each ring the
-// kernel lets a grace period pass, some 13 ms (packet_set_ring, synchronize_net).
-// Many devices may wait for the same one.
-func NewPacket(name string, o PacketOptions) (*Packet, error) {
-	p := &Packet{name: name, options: o}
+	p := &Packet{name: name, ifindex: ifindex, options: o}
+	fanout := 0
 	for q := 0; q < max(o.Queues, 1); q++ {
 		fd, ring, err := p.openQueue()
+		if err == nil && o.Queues > 1 {
+			fanout, err = joinFanout(fd, fanout, unix.PACKET_FANOUT_HASH)
+		} else if err == nil && o.Growable && o.RxSlots == 0 && canGrow() {
+			p.group, err = joinFanout(fd, 0, unix.PACKET_FANOUT_CBPF)
+		}
 		if fd >= 0 {
 			p.fds = append(p.fds, fd)
 		}
@@ -82,35 +73,11 @@ func NewPacket(name string, o PacketOptions) (*Packet, error) {
 			p.rings = append(p.rings, ring)
 		}
 		if err != nil {
-			return nil, p.failed(err)
+			p.Close()
+			return nil, fmt.Errorf("open packet socket on %s: %w%s", name, err, needs(err, "CAP_NET_RAW"))
 		}
 	}
 	return p, nil
-}
-
-// Open is the other half: from now on what comes in by interface ifindex is
-// received. It is called once; when it fails, the device is closed.
-func (p *Packet) Open(ifindex int) error {
-	p.ifindex = ifindex
-	fanout := 0
-	for _, fd := range p.fds {
-		err := p.bind(fd)
-		if err == nil && len(p.fds) > 1 {
-			fanout, err = joinFanout(fd, fanout, unix.PACKET_FANOUT_HASH)
-		} else if err == nil && p.options.Growable && p.options.RxSlots == 0 && canGrow() {
-			p.group, err = joinFanout(fd, 0, unix.PACKET_FANOUT_CBPF)
-		}
-		if err != nil {
-			return p.failed(err)
-		}
-	}
-	return nil
-}
-
-// failed closes a device that cannot be opened, and says why that is.
-func (p *Packet) failed(err error) error {
-	p.Close()
-	return fmt.Errorf("open packet socket on %s: %w%s", p.name, err, needs(err, "CAP_NET_RAW"))
 }
 
 // needs turns a bare "operation not permitted" into something to act on.
@@ -121,12 +88,16 @@ func needs(err error, capability string) string {
 	return ""
 }
 
-// openQueue opens a socket with its ring. The socket is the caller's also when it fails.
 func (p *Packet) openQueue() (fd int, ring *rxRing, err error) {
-	if fd, err = p.openSocket(); err == nil && p.options.RxSlots > 0 {
-		ring, err = openRxRing(fd, p.options.RxSlots)
+	if fd, err = p.openSocket(); err != nil {
+		return fd, nil, err
 	}
-	return fd, ring, err
+	if p.options.RxSlots > 0 {
+		if ring, err = openRxRing(fd, p.options.RxSlots); err != nil {
+			return fd, nil, err
+		}
+	}
+	return fd, ring, p.bind(fd)
 }
 
 // openSocket opens a socket that receives nothing yet.

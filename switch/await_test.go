@@ -16,7 +16,8 @@ func TestSpinsOnlyAfterBriefWaits(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer w.stop()
-	ring := func() { unix.Write(w.mailbox.wake, []byte{0: 1, 7: 0}) }
+	fd := w.mailbox.wake
+	ring := func() { unix.Write(fd, []byte{0: 1, 7: 0}) }
 	quiet := func() { unix.Read(w.mailbox.wake, make([]byte, 8)) }
 	wakeups := func() uint64 { return w.stats.wakeups.Load() }
 
@@ -51,7 +52,7 @@ func TestSpinsOnlyAfterBriefWaits(t *testing.T) {
 	}
 	// One whose CPU another had for longer than it would have spun does not spin
 	// again for a while: here whatever a look takes is longer.
-	sw.options.BusyPoll = 1
+	sw.options.BusyPoll, w.crowded = 1, 0
 	for _, spins := range []bool{true, false} {
 		w.brief = true
 		before := w.stats.spun.Load()

@@ -98,15 +98,6 @@ func closeAll(devices []closing) error {
 	return errors.Join(errs...)
 }
 
-// CloseDevices closes devices together that no switch was given.
-func CloseDevices(devices []Device) error {
-	var all []closing
-	for _, d := range devices {
-		all = append(all, closing{"(none)", d})
-	}
-	return closeAll(all)
-}
-
 // AddPort adds a port that has no device yet, and forwards nothing; a patch port
 // forwards as soon as its peer is there.
 func (s *Switch) AddPort(bridge, name string, c PortConfig) error {

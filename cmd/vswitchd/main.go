@@ -83,7 +83,7 @@ func parse(args []string, stderr io.Writer) (*flags, error) {
 	fs.IntVar(&f.Workers, "workers", runtime.NumCPU(), "forwarding `threads`, 1 to 256")
 	fs.IntVar(&f.Buffers, "buffers", vswitch.DefaultBuffers, "frame `buffers` a worker for transmit rings and segments, 64 to 65536")
 	fs.DurationVar(&f.BusyPoll, "busy-poll", vswitch.DefaultBusyPoll, "how long a worker that had work lately spins before it blocks; 0 is not at all, 1s the most")
-	fs.IntVar(&f.RxRings, "rx-rings", ctl.DefaultRxRings, "`bytes` of memory for the receive rings of ports that do not set n_rxq_desc; 0 is no such rings")
+	fs.IntVar(&f.RxRings, "rx-rings", ctl.DefaultRxRings, "`bytes` of memory for the receive rings of ports that are busy and do not set n_rxq_desc; 0 is no such rings")
 	fs.StringVar((*string)(&f.Stop), "ingress-stop", "", "how frames are kept from the host's stack: `clsact` or tcx; empty is clsact, or tcx where the kernel has no clsact")
 	fs.Func("capture-dir", "`directory` below which mirrors may write captures; may be given more than once (default STATE-DIR/captures, /tmp and /var/tmp)", func(dir string) error {
 		if !filepath.IsAbs(dir) {

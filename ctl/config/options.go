@@ -201,7 +201,7 @@ var table = []Option{
 	{Name: "n_rxq", Objects: sockets, Kind: Int, Min: 1, Max: 16, Default: "1", OVS: "Interface:options:n_rxq",
 		Help: "receive queues, spread over the workers by flow (PACKET_FANOUT_HASH)"},
 	{Name: "n_rxq_desc", Objects: sockets, Kind: IntOrWord, Max: 65536, Step: 256, Words: []string{"auto"}, Default: "auto", OVS: "Interface:options:n_rxq_desc",
-		Help: "slots of a queue's receive ring; 0 is none; auto is 2048 while vswitchd --rx-rings has room"},
+		Help: "slots of a queue's receive ring; 0 is none; auto makes one of 4096 when the port gets busy"},
 	{Name: "tx-ring", Objects: withRings, Kind: Int, Min: 64, Max: 65536, Default: "1024",
 		Help: "frames that may wait for the device to take them; what does not fit is dropped and counted"},
 	{Name: "rx-buffer", Objects: sockets, Kind: Int, Min: 65536, Max: 1 << 30, Default: "4194304",
