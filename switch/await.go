@@ -46,11 +46,15 @@ func (w *worker) await(more bool) int {
 	return n
 }
 
-// crowdedFor is for how long a worker does not spin, in nanoseconds, after somebody
-// else took its CPU for longer than it would have spun. A worker that has let another
-// run is not woken by a frame: it waits for its turn, some milliseconds beside
-// somebody who computes. One that sleeps is.
-const crowdedFor = int64(time.Second)
+// How long a worker does not spin, in nanoseconds, after somebody else took its CPU
+// for longer than it would have spun. A worker that has let another run is not woken
+// by a frame: it waits for its turn, some milliseconds beside somebody who computes. One
+// that sleeps is. Each time it is twice as long, and a little less for each spin that
+// brought a frame.
+const (
+	crowdedLeast = int64(time.Millisecond)
+	crowdedMost  = int64(time.Second)
+)
 
 // spin looks for events until limit nanoseconds after before.
 func (w *worker) spin(before, limit int64) (n int, spun int64) {
@@ -59,9 +63,14 @@ func (w *worker) spin(before, limit int64) (n int, spun int64) {
 		n = w.look()
 		now := w.sw.nanotime() - before
 		if now-spun > limit {
-			w.crowded = before + now + crowdedFor
+			w.pause = min(max(2*w.pause, crowdedLeast), crowdedMost)
+			w.crowded = before + now + w.pause
+			return n, now
 		}
 		spun = now
+	}
+	if n > 0 {
+		w.pause -= w.pause / 16
 	}
 	return n, spun
 }

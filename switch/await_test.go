@@ -52,7 +52,7 @@ func TestSpinsOnlyAfterBriefWaits(t *testing.T) {
 	}
 	// One whose CPU another had for longer than it would have spun does not spin
 	// again for a while: here whatever a look takes is longer.
-	sw.options.BusyPoll, w.crowded = 1, 0
+	sw.options.BusyPoll, w.crowded, w.pause = 1, 0, 0
 	for _, spins := range []bool{true, false} {
 		w.brief = true
 		before := w.stats.spun.Load()
@@ -60,8 +60,23 @@ func TestSpinsOnlyAfterBriefWaits(t *testing.T) {
 			t.Errorf("on a crowded CPU: %d events, spun is %t, want %t", n, !spins, spins)
 		}
 	}
-	if left := w.crowded - sw.nanotime(); left <= 0 || left > crowdedFor {
-		t.Errorf("crowded for another %d ns", left)
+	if w.pause != crowdedLeast {
+		t.Errorf("the first pause is %d ns, want %d", w.pause, crowdedLeast)
+	}
+	for range 20 {
+		w.brief, w.crowded = true, 0
+		w.await(false)
+	}
+	if left := w.crowded - sw.nanotime(); w.pause != crowdedMost || left <= 0 || left > crowdedMost {
+		t.Errorf("after many the pause is %d ns, and %d of it are left; want %d", w.pause, left, crowdedMost)
+	}
+	sw.options.BusyPoll, w.crowded = time.Minute, 0
+	for range 400 {
+		w.brief = true
+		w.await(false)
+	}
+	if w.pause > crowdedLeast {
+		t.Errorf("after 400 good spins the next pause doubles %d ns", w.pause)
 	}
 	// Without --busy-poll nothing spins, ever.
 	sw.options.BusyPoll, w.brief, w.crowded = 0, true, 0

@@ -26,6 +26,7 @@ type worker struct {
 	events  [64]unix.EpollEvent
 	brief   bool       // the last wait was: see await
 	crowded int64      // until when on the switch's clock it does not spin
+	pause   int64      // how long that was, the last time
 	again   []*rxQueue // that hold frames of which epoll knows nothing
 	turn    uint64     // of the loop
 
