@@ -30,6 +30,8 @@ func cable(l *lab.Lab, hosts []*lab.Host, t Topology) {
 			for _, feature := range segmentation {
 				h.Exec("ethtool", "-K", "eth0", feature, "off")
 			}
+			// A NIC's driver joins what it receives; of a veth, only one that is told to.
+			h.MustExec("ethtool", "-K", "eth0", "gro", "on")
 		}
 		h.MustExec("ip", "route", "add", absentNet, "via", underlayAddr(2-i))
 	}

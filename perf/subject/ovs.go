@@ -57,6 +57,8 @@ func (d ovs) start(s site) node {
 		settings = append(settings, fmt.Sprintf("other_config:mac-table-size=%d", s.TableSize))
 	}
 	if s.Tunnel != "" {
+		// It wants what comes by its underlay as it was on the wire.
+		n.host.MustExec("ethtool", "-K", "eth0", "gro", "off")
 		n.ovs.Underlay("br-phy", "eth0")
 		if n.kind != "" {
 			n.ovs.Vsctl("set", "interface", "eth0", "type="+n.kind)

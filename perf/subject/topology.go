@@ -8,7 +8,7 @@ type Topology struct {
 	Containers int    // busy ones, c1…, with 10.0.0.N/24 on eth0; 2 to 200
 	Idle       int    // more ports, of veth pairs with nobody behind them; up to 1000
 	Tunnel     string // "": one host. "vxlan", "gre": two hosts, odd containers on the first
-	Offloads   bool   // of the underlay: the kernel's defaults; without, no segmentation but in software, as on a plain NIC
+	Offloads   bool   // of the underlay: a veth's defaults; without, segmentation and GRO in software, as with a plain NIC
 	TableSize  int    // MACs that the table must hold; 0: the switch's default
 }
 
