@@ -192,7 +192,9 @@ func judge(p map[string]string) string {
 	}
 	for severity := range strings.SplitSeq(p["_ws.expert.severity"], ",") {
 		const warning = 0x00600000 // PI_WARN of epan/proto.h
-		if n, _ := strconv.Atoi(severity); n >= warning {
+		// A D-SACK is of a sender that did not wait for an ACK: TCP on a busy machine,
+		// as above; there is no preference that leaves it out.
+		if n, _ := strconv.Atoi(severity); n >= warning && p["_ws.expert.message"] != "D-SACK Sequence" {
 			return p["_ws.expert.message"]
 		}
 	}
