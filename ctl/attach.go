@@ -33,6 +33,8 @@ type portState struct {
 	rxSlots           int    // of its receive ring, or of each queue's; 0: none
 	rxShare           int    // bytes of rxRings.limit that it takes
 	rxFrames, rxBytes uint64 // received when growLocked looked last
+	growAt            time.Time
+	deaf              bool // it had a ring that took no more frames; it gets no other
 
 	tunnel *tunnelPort // of a port that leads to another host; else nil
 

@@ -15,7 +15,8 @@ const (
 	busyEvery  = 200 * time.Millisecond // between looks
 	busyFrames = 2000                   // a look: 10,000 a second
 	busyLength = 512                    // bytes a frame, on average at most
-	growAtOnce = 4                      // rings made in one look; each takes some 30 ms
+	growAtOnce = 2                      // rings made in one look; each takes some 30 ms
+	growAgain  = time.Minute            // after one that could not be made
 )
 
 // rxRings bounds the memory of rings that no option asked for.
@@ -28,14 +29,18 @@ type rxRings struct {
 // says. With "auto" it may get one later: see growLocked.
 func (r *reconciler) openPacket(p *portState, l ports.Link) (*ports.Packet, error) {
 	options := p.port.Options
+	slots := options.Int("n_rxq_desc")
+	if p.deaf {
+		slots = 0
+	}
 	d, err := ports.OpenPacket(l.Name, l.Index, ports.PacketOptions{
-		Queues: options.Int("n_rxq"), RxBuffer: options.Int("rx-buffer"), RxSlots: options.Int("n_rxq_desc"),
-		Growable: options.Text("n_rxq_desc") == "auto" && r.rxRings.limit > 0,
+		Queues: options.Int("n_rxq"), RxBuffer: options.Int("rx-buffer"), RxSlots: slots,
+		Growable: options.Text("n_rxq_desc") == "auto" && r.rxRings.limit > 0 && !p.deaf,
 	})
 	if err != nil {
 		return nil, err
 	}
-	p.rxSlots, p.rxShare = options.Int("n_rxq_desc"), 0
+	p.rxSlots, p.rxShare = slots, 0
 	p.rxFrames, p.rxBytes = r.sw.Received(p.port.Name)
 	return d, nil
 }
@@ -46,16 +51,27 @@ func (r *rxRings) leave(p *portState) {
 	p.rxSlots, p.rxShare = 0, 0
 }
 
-// growLocked gives receive rings to ports that have become busy with small frames.
+// growLocked gives receive rings to ports that have become busy with small frames, and
+// opens ports anew whose ring is deaf.
 func (r *reconciler) growLocked(now time.Time) {
 	// A look that comes late must not take a trickle for a rush.
 	since := min(max(now.Sub(r.rxRings.looked), busyEvery), time.Hour)
 	frames := uint64(busyFrames * since / busyEvery)
 	r.rxRings.looked = now
 	grown := 0
+	var deaf []*portState
 	for _, p := range r.ports {
 		d, ok := p.device.(*ports.Packet)
-		if !ok || !d.CanGrow() {
+		if !ok {
+			continue
+		}
+		if p.rxSlots > 0 {
+			if d.Missed(); d.Deaf() {
+				deaf = append(deaf, p)
+			}
+			continue
+		}
+		if !d.CanGrow() || now.Before(p.growAt) {
 			continue
 		}
 		f, b := r.sw.Received(p.port.Name)
@@ -66,22 +82,30 @@ func (r *reconciler) growLocked(now time.Time) {
 			continue
 		}
 		grown++
-		if err := r.grow(p, d); err != nil {
+		if err := d.Grow(autoRxSlots); err != nil {
+			p.growAt = now.Add(growAgain)
 			r.log.Warn("port gets no receive ring", "port", p.port.Name, "err", err)
 			continue
 		}
 		r.rxRings.used += share
 		p.rxSlots, p.rxShare = autoRxSlots, share
+		err := r.sw.AddQueue(p.port.Name)
+		if err == nil {
+			err = d.Turn()
+		}
+		if err != nil { // it stays with the queue that it had
+			r.log.Warn("port does not use its receive ring", "port", p.port.Name, "err", err)
+			continue
+		}
 		r.log.Debug("port is busy with small frames and has a receive ring now", "port", p.port.Name)
 	}
-}
-
-func (r *reconciler) grow(p *portState, d *ports.Packet) error {
-	if err := d.Grow(autoRxSlots); err != nil {
-		return err
+	if len(deaf) == 0 {
+		return
 	}
-	if err := r.sw.AddQueue(p.port.Name); err != nil {
-		return err
+	r.detachTogetherLocked(deaf)
+	for _, p := range deaf {
+		p.deaf = true
+		r.log.Warn("port's receive ring took no more frames: it is opened anew without one", "port", p.port.Name)
+		r.linkLocked(p, now)
 	}
-	return d.Turn()
 }

@@ -29,26 +29,44 @@ type grown struct {
 	drained bool // and that it was read: the worker's
 }
 
-// minGrowKernel is the oldest kernel that grows here. Older ones let a fanout group see what is sent
-// by its interface (PACKET_FANOUT_FLAG_IGNORE_OUTGOING), or were not tried.
-var minGrowKernel = [2]int{6, 1}
+// minRingKernel is the oldest kernel on which there are rings. Older ones cannot express UDP
+// super-frames in a virtio-net header (6.2), which makes a ring deaf: see rxRing. And
+// their fanout groups may see what is sent by their interface (5.16,
+// PACKET_FANOUT_FLAG_IGNORE_OUTGOING).
+var minRingKernel = [2]int{6, 2}
 
-// canGrow reports whether the kernel is new enough.
-func canGrow() bool {
+// ringsWork says why there are no rings on this kernel; nil when there are.
+func ringsWork() error {
 	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return err
+	}
+	release := unix.ByteSliceToString(u.Release[:])
 	var major, minor int
-	if unix.Uname(&u) != nil {
-		return false
+	fmt.Sscanf(release, "%d.%d", &major, &minor)
+	if major < minRingKernel[0] || major == minRingKernel[0] && minor < minRingKernel[1] {
+		return fmt.Errorf("receive rings need Linux %d.%d, and this is %s", minRingKernel[0], minRingKernel[1], release)
 	}
-	if n, _ := fmt.Sscanf(unix.ByteSliceToString(u.Release[:]), "%d.%d", &major, &minor); n != 2 {
-		return false
-	}
-	return major > minGrowKernel[0] || major == minGrowKernel[0] && minor >= minGrowKernel[1]
+	return nil
 }
 
 // CanGrow reports whether Grow would work: the device was opened with Growable on a
 // kernel that is new enough, and has not grown.
-func (p *Packet) CanGrow() bool { return p.group != 0 && p.grown.Load() == nil }
+func (p *Packet) CanGrow() bool { return p.growable && p.grown.Load() == nil }
+
+// Deaf reports whether a receive ring takes no more frames. Missed must be called again and
+// again for it to be known.
+func (p *Packet) Deaf() bool {
+	p.statsMu.Lock()
+	defer p.statsMu.Unlock()
+	for _, r := range p.rings {
+		if r.deaf >= deafAfter {
+			return true
+		}
+	}
+	g := p.grown.Load()
+	return g != nil && g.ring.deaf >= deafAfter
+}
 
 // Grow makes a receive ring of at least so many slots, as queue 1. Nothing comes by it until
 // Turn. It waits for a grace period of the kernel, some 15 ms (packet_set_ring).
@@ -81,17 +99,50 @@ func (p *Packet) Grow(slots int) error {
 	return nil
 }
 
+// toRing is the program that gives frames to member 1, the ring, and SCTP to member 0,
+// which can say of one frame that it cannot be expressed, and take the next.
+var toRing = [...]unix.SockFilter{
+	{Code: unix.BPF_LD | unix.BPF_H | unix.BPF_ABS, K: adProtocol},
+	{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.ETH_P_IP, Jt: 2},
+	{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.ETH_P_IPV6, Jt: 3},
+	{Code: unix.BPF_RET | unix.BPF_K, K: 1},
+	{Code: unix.BPF_LD | unix.BPF_B | unix.BPF_ABS, K: netOff + 9}, // IPv4: protocol
+	{Code: unix.BPF_JMP | unix.BPF_JA, K: 1},
+	{Code: unix.BPF_LD | unix.BPF_B | unix.BPF_ABS, K: netOff + 6}, // IPv6: next header
+	{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.IPPROTO_SCTP, Jt: 1},
+	{Code: unix.BPF_RET | unix.BPF_K, K: 1},
+	{Code: unix.BPF_RET | unix.BPF_K, K: 0},
+}
+
+// Where classic BPF finds the EtherType and the network header (linux/filter.h:
+// SKF_AD_OFF + SKF_AD_PROTOCOL, SKF_NET_OFF).
+const (
+	adProtocol = 0xfffff000
+	netOff     = 0xfff00000
+)
+
 // Turn makes frames come by the ring that Grow made, once queue 1 is read.
+//
+// Should the interface have gone down while Grow waited for the kernel, the members may
+// have changed places; then frames go on to come by queue 0, which is read all the same.
 func (p *Packet) Turn() error {
 	g := p.grown.Load()
-	one := [...]unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K, K: 1}}
-	if err := unix.SetsockoptSockFprog(g.fd, unix.SOL_PACKET, unix.PACKET_FANOUT_DATA, &unix.SockFprog{Len: 1, Filter: &one[0]}); err != nil {
+	// What ends the wait is made before: a turn is whole, or none.
+	wait, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
 		return fmt.Errorf("turn %s to its receive ring: %w", p.name, err)
 	}
-	if err := grace(); err != nil {
+	defer func() {
+		unix.Close(wait) // see grace
+		if err == nil {
+			g.turned.Store(true)
+		}
+	}()
+	program := toRing
+	err = unix.SetsockoptSockFprog(g.fd, unix.SOL_PACKET, unix.PACKET_FANOUT_DATA, &unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]})
+	if err != nil {
 		return fmt.Errorf("turn %s to its receive ring: %w", p.name, err)
 	}
-	g.turned.Store(true)
 	return nil
 }
 
@@ -135,14 +186,6 @@ func (r *rxRing) filled(limit int) (n int) {
 		if at++; at == r.slots {
 			at = 0
 		}
-	}
-	return n
-}
-
-// missed is what the ring's socket adds to Packet.Missed.
-func (g *grown) missed() (n uint64) {
-	if s, err := unix.GetsockoptTpacketStats(g.fd, unix.SOL_PACKET, unix.PACKET_STATISTICS); err == nil {
-		n = uint64(s.Drops)
 	}
 	return n
 }

@@ -180,3 +180,148 @@ func grow(t *testing.T, v0, v1 Link) {
 		}
 	}
 }
+
+// TestGrownLeavesSCTP: frames whose super-frames a virtio-net header cannot express come by
+// the queue after the turn, too, in both families; others by the ring.
+func TestGrownLeavesSCTP(t *testing.T) {
+	in(t, func(t *testing.T, v0, v1 Link) {
+		a, err := OpenPacket("v0", v0.Index, PacketOptions{})
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer a.Close()
+		b, err := OpenPacket("v1", v1.Index, PacketOptions{Growable: true})
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer b.Close()
+		pool, err := frame.NewPool(2 * frame.MaxBatch)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer pool.Close()
+		batch := frame.NewBatch(pool)
+		if !settle(t, a, b, pool, batch) {
+			return
+		}
+		if err := b.Grow(MinRxSlots); err != nil {
+			t.Error(err)
+			return
+		}
+		if err := b.Turn(); err != nil {
+			t.Error(err)
+			return
+		}
+		b.Recv(1, batch, frame.MaxBatch) // the first member is drained
+		f := pool.Get()
+		for _, c := range []struct {
+			etherType   uint16
+			at          int
+			proto       byte
+			queue, tags int
+		}{
+			{unix.ETH_P_IP, 23, unix.IPPROTO_SCTP, 0, 0}, {unix.ETH_P_IPV6, 20, unix.IPPROTO_SCTP, 0, 0},
+			{unix.ETH_P_IP, 23, unix.IPPROTO_TCP, 1, 0}, {unix.ETH_P_IPV6, 20, unix.IPPROTO_UDP, 1, 0},
+			{unix.ETH_P_IP, 23, unix.IPPROTO_SCTP, 0, 1}, {unix.ETH_P_ARP, 23, unix.IPPROTO_SCTP, 1, 0},
+		} {
+			f.Reset(60)
+			d := f.Bytes()
+			clear(d)
+			copy(d, []byte{2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0x77, 1})
+			binary.BigEndian.PutUint16(d[12:], c.etherType)
+			d[14] = map[bool]byte{true: 0x60, false: 0x45}[c.etherType == unix.ETH_P_IPV6]
+			d[c.at] = c.proto
+			o := frame.Out{F: f}
+			if c.tags > 0 {
+				o.Tag = frame.Tag{TPID: frame.TPID8021Q, TCI: 5}
+			}
+			if !send(t, a, []frame.Out{o}) {
+				return
+			}
+			came := [2]int{}
+			for end := time.Now().Add(2 * time.Second); came[0]+came[1] == 0 && time.Now().Before(end); {
+				for q := range came {
+					n, _ := b.Recv(q, batch, frame.MaxBatch)
+					for _, g := range batch.Frames[:n] {
+						if g.Len() == 60 && g.Bytes()[10] == 0x77 {
+							came[q]++
+						}
+					}
+				}
+			}
+			if came[c.queue] != 1 || came[1-c.queue] != 0 {
+				t.Errorf("EtherType %#04x, protocol %d, %d tags: came by queues %v, want queue %d", c.etherType, c.proto, c.tags, came, c.queue)
+			}
+		}
+	})
+}
+
+// TestQueuesOpenUnderTraffic: a device of many queues gives each frame at most once, also those
+// that come while its queues are opened one after the other.
+func TestQueuesOpenUnderTraffic(t *testing.T) {
+	for _, slots := range []int{0, MinRxSlots} {
+		in(t, func(t *testing.T, v0, v1 Link) { openUnderTraffic(t, v0, v1, slots) })
+	}
+}
+
+func openUnderTraffic(t *testing.T, v0, v1 Link, slots int) {
+	a, err := OpenPacket("v0", v0.Index, PacketOptions{})
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	defer a.Close()
+	pool, err := frame.NewPool(2 * frame.MaxBatch)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	defer pool.Close()
+	batch := frame.NewBatch(pool)
+	f := pool.Get()
+	var enough atomic.Bool
+	sent := make(chan struct{})
+	go func() { // ends when it is enough
+		defer close(sent)
+		v := new(frame.Vectors)
+		for seq := uint32(0); !enough.Load(); seq++ {
+			numbered(f, seq, 60)
+			a.Send(0, v, []frame.Out{{F: f}})
+			for end := time.Now().Add(5 * time.Microsecond); time.Now().Before(end); {
+			}
+		}
+	}()
+	time.Sleep(20 * time.Millisecond) // of traffic, before there is anybody to take it
+	b, err := OpenPacket("v1", v1.Index, PacketOptions{Queues: 4, RxSlots: slots})
+	enough.Store(true)
+	<-sent
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	defer b.Close()
+	seen := map[uint32]int{}
+	for q := range b.Queues() {
+		for n := 1; n > 0; {
+			n, _ = b.Recv(q, batch, frame.MaxBatch)
+			for _, g := range batch.Frames[:n] {
+				if ours(g) {
+					seen[binary.BigEndian.Uint32(g.Bytes()[14:])]++
+				}
+			}
+			batch.Renew()
+		}
+	}
+	twice := 0
+	for _, n := range seen {
+		if n > 1 {
+			twice++
+		}
+	}
+	if twice > 0 || len(seen) == 0 {
+		t.Errorf("%d slots: of %d frames %d came more than once", slots, len(seen), twice)
+	}
+}

@@ -47,8 +47,10 @@ type Packet struct {
 	options PacketOptions
 	fds     []int
 	rings   []*rxRing // by queue; none, or one each
-	group   int       // fanout group of a device that can grow; else 0
-	grown   atomic.Pointer[grown]
+	// A device that can grow is alone in a fanout group.
+	growable bool
+	group    int
+	grown    atomic.Pointer[grown]
 
 	statsMu sync.Mutex // PACKET_STATISTICS is reset by reading it
 	missed  uint64
@@ -58,14 +60,12 @@ type Packet struct {
 // system call; with EPERM it names the capability that is missing.
 func OpenPacket(name string, ifindex int, o PacketOptions) (*Packet, error) {
 	p := &Packet{name: name, ifindex: ifindex, options: o}
-	fanout := 0
+	if err := ringsWork(); err != nil && o.RxSlots > 0 {
+		return nil, fmt.Errorf("open packet socket on %s: %w", name, err)
+	}
+	group := newGroup
 	for q := 0; q < max(o.Queues, 1); q++ {
-		fd, ring, err := p.openQueue()
-		if err == nil && o.Queues > 1 {
-			fanout, err = joinFanout(fd, fanout, unix.PACKET_FANOUT_HASH)
-		} else if err == nil && o.Growable && o.RxSlots == 0 && canGrow() {
-			p.group, err = joinFanout(fd, 0, unix.PACKET_FANOUT_CBPF)
-		}
+		fd, ring, err := p.openQueue(&group)
 		if fd >= 0 {
 			p.fds = append(p.fds, fd)
 		}
@@ -88,16 +88,44 @@ func needs(err error, capability string) string {
 	return ""
 }
 
-func (p *Packet) openQueue() (fd int, ring *rxRing, err error) {
+// openQueue opens the socket of a queue. Of several each is a member of group.
+func (p *Packet) openQueue(group *int) (fd int, ring *rxRing, err error) {
 	if fd, err = p.openSocket(); err != nil {
 		return fd, nil, err
 	}
-	if p.options.RxSlots > 0 {
-		if ring, err = openRxRing(fd, p.options.RxSlots); err != nil {
-			return fd, nil, err
+	if err = p.bind(fd); err != nil {
+		return fd, nil, err
+	}
+	o := &p.options
+	switch {
+	case o.Queues > 1:
+		first := *group == newGroup
+		if *group, err = joinFanout(fd, *group, unix.PACKET_FANOUT_HASH); err == nil && !first && o.RxSlots == 0 {
+			err = discard(fd)
+		}
+	case o.Growable && o.RxSlots == 0 && ringsWork() == nil:
+		// An interface that is down refuses, before Linux 6.13: then it does not grow.
+		if g, err := joinFanout(fd, newGroup, unix.PACKET_FANOUT_CBPF); err == nil {
+			p.group, p.growable = g, true
 		}
 	}
-	return fd, ring, p.bind(fd)
+	if err == nil && o.RxSlots > 0 {
+		ring, err = openRxRing(fd, o.RxSlots) // which empties the queue
+	}
+	return fd, ring, err
+}
+
+// discard empties the queue of a socket that has joined a fanout group: from when it was
+// bound until then it got what the members before it got too.
+func discard(fd int) error {
+	if err := grace(); err != nil {
+		return err
+	}
+	for {
+		if _, _, err := unix.Recvfrom(fd, nil, unix.MSG_DONTWAIT|unix.MSG_TRUNC); err != nil && err != unix.EINTR && err != unix.EINVAL {
+			return nil
+		}
+	}
 }
 
 // openSocket opens a socket that receives nothing yet.
@@ -155,15 +183,19 @@ func setBuffer(fd, force, plain, bytes int) error {
 	return unix.SetsockoptInt(fd, unix.SOL_SOCKET, plain, bytes)
 }
 
-// joinFanout makes fd the first member of a new fanout group (group 0), or a
-// further one of group, and returns the group. mode says which member takes a frame: by flow
+// newGroup is what joinFanout is given for a group that there is not yet. 0 is a group
+// like any other: the kernel counts on, for all of the host, and begins anew.
+const newGroup = -1
+
+// joinFanout makes fd the first member of a new fanout group, or a further one of group, and returns the group. mode says which member takes a frame: by flow
 // hash (PACKET_FANOUT_HASH), so that the order within a flow is kept, or as a
 // program says (PACKET_FANOUT_CBPF), 0 without one.
 func joinFanout(fd, group, mode int) (int, error) {
 	// A group has a tap of its own, on which PACKET_IGNORE_OUTGOING of its members
 	// says nothing (fanout_add).
 	mode |= unix.PACKET_FANOUT_FLAG_IGNORE_OUTGOING // Linux 5.14; ignored before
-	if group == 0 {
+	if group == newGroup {
+		group = 0
 		mode |= unix.PACKET_FANOUT_FLAG_UNIQUEID // Linux 4.12
 	}
 	if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_FANOUT, group|mode<<16); err != nil {
@@ -254,22 +286,32 @@ func (p *Packet) Offloads() bool { return true }
 
 // Missed returns how many frames the kernel dropped because the receive buffer
 // was full, since OpenPacket.
+//
+// It is also what notices that a receive ring is deaf: see Deaf.
 func (p *Packet) Missed() uint64 {
 	p.statsMu.Lock()
 	defer p.statsMu.Unlock()
-	for _, fd := range p.fds {
+	count := func(fd int, r *rxRing) {
 		if s, err := unix.GetsockoptTpacketStats(fd, unix.SOL_PACKET, unix.PACKET_STATISTICS); err == nil {
 			p.missed += uint64(s.Drops)
+			if r != nil {
+				r.listen(s)
+			}
 		}
 	}
-	g := p.grown.Load()
-	if g != nil {
-		p.missed += g.missed()
+	for i, fd := range p.fds {
+		if p.rings != nil {
+			count(fd, p.rings[i])
+		} else {
+			count(fd, nil)
+		}
 	}
-	missed := p.missed
-	if g != nil {
-		missed += g.ring.lost.Load()
+	lost := uint64(0)
+	if g := p.grown.Load(); g != nil {
+		count(g.fd, g.ring)
+		lost = g.ring.lost.Load()
 	}
+	missed := p.missed + lost
 	for _, r := range p.rings {
 		missed += r.lost.Load()
 	}

@@ -30,7 +30,13 @@ import (
 // bytes more than without a ring. TPACKET_V3, which packs frames, tells its reader
 // of them only when a block is full or a timer ends, of a millisecond or more.
 //
-// Thread-safety: recv is for one worker; lost may be read by anybody.
+// A frame whose offload state a virtio-net header cannot express, such as a
+// super-frame of SCTP, makes the kernel forget that a slot is free: from then on it drops
+// every frame (tpacket_rcv, rx_owner_map, seen in 6.x), and says nothing.
+// That is what listen is for; a device that is deaf must be opened anew, without a ring.
+//
+// Thread-safety: recv is for one worker, listen for one goroutine at a time; lost may be
+// read by anybody.
 type rxRing struct {
 	fd    int
 	mem   []byte
@@ -39,6 +45,8 @@ type rxRing struct {
 	// owed is how many frames wait in the receive queue whose slots are done with.
 	owed int
 	lost atomic.Uint64 // frames that neither slot nor queue had room for
+	at   atomic.Int32  // next, as it was after the last batch, for listen
+	deaf int           // looks in a row that found the ring deaf: listen's
 }
 
 // Sizes of a ring's parts, in bytes.
@@ -102,8 +110,30 @@ func (r *rxRing) release(h *unix.Tpacket2Hdr) {
 	}
 }
 
+// deafAfter is after how many looks in a row a ring counts as deaf.
+const deafAfter = 3
+
+// listen is told the socket's statistics since the last look. A ring that is empty and
+// took nothing, while frames came, is deaf.
+func (r *rxRing) listen(s *unix.TpacketStats) {
+	_, h := r.slot(int(r.at.Load()))
+	empty := atomic.LoadUint32(&h.Status)&unix.TP_STATUS_USER == 0
+	switch {
+	case s.Packets > s.Drops || !empty:
+		r.deaf = 0
+	case s.Packets > 0:
+		r.deaf++
+	}
+}
+
 // recv is Packet.Recv with a ring.
 func (r *rxRing) recv(b *frame.Batch, limit int) (n int, errno unix.Errno) {
+	n, errno = r.take(b, limit)
+	r.at.Store(int32(r.next))
+	return n, errno
+}
+
+func (r *rxRing) take(b *frame.Batch, limit int) (n int, errno unix.Errno) {
 	for n < limit {
 		if r.owed > 0 {
 			got, errno := r.recvOwed(b, n, limit)
@@ -141,10 +171,14 @@ func (r *rxRing) recv(b *frame.Batch, limit int) (n int, errno unix.Errno) {
 func (r *rxRing) recvOwed(b *frame.Batch, n, limit int) (got int, errno unix.Errno) {
 	got, errno = recvQueue(r.fd, b, n, min(r.owed, limit-n))
 	r.owed -= got
-	if errno == unix.EAGAIN {
+	switch errno {
+	case unix.EINVAL:
+		r.owed-- // it was taken off the queue, and dropped
+	case unix.EAGAIN:
 		r.lost.Add(uint64(r.owed)) // cannot be: the kernel queues a frame before it shows the slot
 		r.owed, errno = 0, 0
 	}
+	r.owed = max(r.owed, 0)
 	return got, errno
 }
 

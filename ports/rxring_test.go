@@ -343,3 +343,31 @@ func TestRxRingAllocatesNothing(t *testing.T) {
 		t.Errorf("%.1f allocations a batch", n)
 	}
 }
+
+// TestRxRingDeaf: a ring counts as deaf when it is empty and takes nothing of what comes,
+// look after look; not when it is full, nor when nothing comes.
+func TestRxRingDeaf(t *testing.T) {
+	r := &rxRing{slots: MinRxSlots, mem: make([]byte, MinRxSlots*slotLen)}
+	_, h := r.slot(0)
+	look := func(packets, drops, status uint32) {
+		h.Status = status
+		r.listen(&unix.TpacketStats{Packets: packets, Drops: drops})
+	}
+	for i, c := range []struct {
+		packets, drops, status uint32
+		deaf                   int
+	}{
+		{0, 0, 0, 0}, {10, 0, 0, 0}, {10, 9, 0, 0}, // it takes some
+		{10, 10, unix.TP_STATUS_USER, 0}, // it is full
+		{10, 10, 0, 1}, {0, 0, 0, 1}, {1, 1, 0, 2},
+		{5, 4, 0, 0}, {1, 1, 0, 1}, {7, 7, 0, 2}, {7, 7, 0, 3},
+	} {
+		if look(c.packets, c.drops, c.status); r.deaf != c.deaf {
+			t.Errorf("look %d: %d looks in a row found it deaf, want %d", i, r.deaf, c.deaf)
+		}
+	}
+	p := &Packet{rings: []*rxRing{r}}
+	if !p.Deaf() {
+		t.Error("the device does not say so")
+	}
+}
