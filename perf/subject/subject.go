@@ -92,7 +92,7 @@ func All(bin string) []Subject {
 		},
 		{
 			Name: "bridge", Title: "Linux bridge",
-			Notes: "The kernel's bridge, with multicast snooping and spanning tree off; with tunnels the kernel's VXLAN or gretap as a port. " +
+			Notes: "The kernel's bridge, with multicast snooping, spanning tree and br_netfilter off; with tunnels the kernel's VXLAN or gretap as a port. " +
 				"It has no process: its CPU time is in the machine's, and its memory is the kernel's, which is not counted.",
 			driver: bridge{},
 		},
