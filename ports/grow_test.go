@@ -22,28 +22,14 @@ func TestGrow(t *testing.T) {
 }
 
 func grow(t *testing.T, v0, v1 Link) {
-	a, err := OpenPacket("v0", v0.Index, PacketOptions{})
-	if err != nil {
-		t.Error(err)
+	a, b, pool := openPair(t, v0, v1, PacketOptions{Growable: true})
+	if pool == nil {
 		return
 	}
-	defer a.Close()
-	b, err := OpenPacket("v1", v1.Index, PacketOptions{Growable: true})
-	if err != nil {
-		t.Error(err)
-		return
-	}
-	defer b.Close()
 	if !b.CanGrow() {
 		t.Errorf("a device that is growable cannot grow")
 		return
 	}
-	pool, err := frame.NewPool(4 * frame.MaxBatch)
-	if err != nil {
-		t.Error(err)
-		return
-	}
-	defer pool.Close()
 	batch := frame.NewBatch(pool)
 	if !settle(t, a, b, pool, batch) {
 		return
@@ -185,24 +171,10 @@ func grow(t *testing.T, v0, v1 Link) {
 // the queue after the turn, too, in both families; others by the ring.
 func TestGrownLeavesSCTP(t *testing.T) {
 	in(t, func(t *testing.T, v0, v1 Link) {
-		a, err := OpenPacket("v0", v0.Index, PacketOptions{})
-		if err != nil {
-			t.Error(err)
+		a, b, pool := openPair(t, v0, v1, PacketOptions{Growable: true})
+		if pool == nil {
 			return
 		}
-		defer a.Close()
-		b, err := OpenPacket("v1", v1.Index, PacketOptions{Growable: true})
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		defer b.Close()
-		pool, err := frame.NewPool(2 * frame.MaxBatch)
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		defer pool.Close()
 		batch := frame.NewBatch(pool)
 		if !settle(t, a, b, pool, batch) {
 			return

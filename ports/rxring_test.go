@@ -14,13 +14,13 @@ import (
 	"vswitch/frame"
 )
 
-// ringPair opens a packet device on each end of a veth, the second with a ring, and
-// quiets the stack, whose own frames would come between.
-func ringPair(t *testing.T, v0, v1 Link, slots int) (a, b *Packet, pool *frame.Pool) {
+// openPair opens a packet device on each end of a veth, the second with options o. Where
+// that fails, pool is nil.
+func openPair(t *testing.T, v0, v1 Link, o PacketOptions) (a, b *Packet, pool *frame.Pool) {
 	t.Helper()
 	a, err := OpenPacket("v0", v0.Index, PacketOptions{})
 	if err == nil {
-		b, err = OpenPacket("v1", v1.Index, PacketOptions{RxSlots: slots})
+		b, err = OpenPacket("v1", v1.Index, o)
 	}
 	if err == nil {
 		pool, err = frame.NewPool(4 * frame.MaxBatch)
@@ -96,7 +96,7 @@ func settle(t *testing.T, a, b *Packet, pool *frame.Pool, batch *frame.Batch) bo
 // with their tags, also while the ring wraps, and however few are asked for at once.
 func TestRxRing(t *testing.T) {
 	in(t, func(t *testing.T, v0, v1 Link) {
-		a, b, pool := ringPair(t, v0, v1, MinRxSlots)
+		a, b, pool := openPair(t, v0, v1, PacketOptions{RxSlots: MinRxSlots})
 		if pool == nil {
 			return
 		}
@@ -167,7 +167,7 @@ func TestRxRing(t *testing.T) {
 // offload state.
 func TestRxRingSuper(t *testing.T) {
 	in(t, func(t *testing.T, v0, v1 Link) {
-		a, b, pool := ringPair(t, v0, v1, MinRxSlots)
+		a, b, pool := openPair(t, v0, v1, PacketOptions{RxSlots: MinRxSlots})
 		if pool == nil {
 			return
 		}
@@ -222,7 +222,7 @@ func TestRxRingFull(t *testing.T) {
 	for name, length := range map[string]int{"small": 60, "large": 1514} {
 		t.Run(name, func(t *testing.T) {
 			in(t, func(t *testing.T, v0, v1 Link) {
-				a, b, pool := ringPair(t, v0, v1, MinRxSlots)
+				a, b, pool := openPair(t, v0, v1, PacketOptions{RxSlots: MinRxSlots})
 				if pool == nil {
 					return
 				}
@@ -271,7 +271,7 @@ func rxPackets(t *testing.T, name string) uint64 {
 // not readable for ever.
 func TestRxRingDown(t *testing.T) {
 	in(t, func(t *testing.T, v0, v1 Link) {
-		a, b, pool := ringPair(t, v0, v1, MinRxSlots)
+		a, b, pool := openPair(t, v0, v1, PacketOptions{RxSlots: MinRxSlots})
 		if pool == nil {
 			return
 		}
