@@ -254,6 +254,7 @@ func openUnderTraffic(t *testing.T, v0, v1 Link, slots int) {
 	defer pool.Close()
 	batch := frame.NewBatch(pool)
 	f := pool.Get()
+	var count atomic.Uint32
 	var enough atomic.Bool
 	sent := make(chan struct{})
 	go func() { // ends when it is enough
@@ -262,11 +263,17 @@ func openUnderTraffic(t *testing.T, v0, v1 Link, slots int) {
 		for seq := uint32(0); !enough.Load(); seq++ {
 			numbered(f, seq, 60)
 			a.Send(0, v, []frame.Out{{F: f}})
+			count.Add(1)
 			for end := time.Now().Add(5 * time.Microsecond); time.Now().Before(end); {
 			}
 		}
 	}()
-	time.Sleep(20 * time.Millisecond) // of traffic, before there is anybody to take it
+	for end := time.Now().Add(5 * time.Second); count.Load() < 1000; runtime.Gosched() { // before there is anybody to take it
+		if time.Now().After(end) {
+			t.Error("nothing is sent")
+			break
+		}
+	}
 	b, err := OpenPacket("v1", v1.Index, PacketOptions{Queues: 4, RxSlots: slots})
 	enough.Store(true)
 	<-sent
