@@ -9,6 +9,10 @@ import (
 const (
 	EtherIPv4 = 0x0800
 	EtherIPv6 = 0x86dd
+	EtherARP  = 0x0806
+	// EtherProbe is the first of IEEE 802's Local Experimental EtherTypes
+	// (IEEE 802-2014, clause 9.2.4): the switch's probes have it.
+	EtherProbe = 0x88b5
 
 	ProtoTCP = 6
 	ProtoUDP = 17

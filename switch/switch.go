@@ -22,6 +22,13 @@ type Options struct {
 	// Notify, if not nil, hears of MAC addresses. It is called by workers, with a
 	// bridge's FDB locked: it must return at once and not call the switch.
 	Notify func(Event)
+
+	// Hear, if not nil, is told of ARP, ND and probes by a goroutine of the switch:
+	// the sighting is how the frame came in. It may take its time; what comes
+	// meanwhile waits in bounded rings.
+	Hear func(Heard, *Sighting)
+
+	Recorder RecorderOptions
 }
 
 // DefaultBuffers is Options.Buffers where nobody says otherwise: with BufferLen

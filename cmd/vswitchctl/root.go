@@ -150,13 +150,14 @@ Exit status: 0 done, 1 refused or failed, 2 wrong usage, 3 daemon not reachable.
 		},
 	})
 	root.SetUsageTemplate(usageTemplate)
-	root.AddCommand(
+	root.AddCommand(built(
 		a.addBridge(), a.delBridge(), a.listBridges(), a.setBridge(), a.show(),
 		a.addPort(), a.delPort(), a.listPorts(), a.setPort(),
 		a.fdb(), a.mirror(), a.tunnel(), a.mesh(), a.drops(), a.stats(),
+		a.capture(), a.recorder(), a.why(), a.top(), a.trace(), a.replay(), a.testConfig(), a.doctor(), a.sflow(), a.logLevel(),
 		a.export(), a.apply(), a.confirm(), a.diff(), a.history(), a.rollback(),
 		a.monitor(), a.version(), a.completion(root),
-	)
+	)...)
 	for _, cmd := range root.Commands() {
 		cmd.DisableFlagsInUseLine = true
 		for _, sub := range cmd.Commands() {
@@ -165,6 +166,11 @@ Exit status: 0 done, 1 refused or failed, 2 wrong usage, 3 daemon not reachable.
 	}
 	root.DisableFlagsInUseLine = true
 	return root
+}
+
+// built leaves out the verbs that are not there yet.
+func built(all ...*cobra.Command) []*cobra.Command {
+	return slices.DeleteFunc(all, func(c *cobra.Command) bool { return c == nil })
 }
 
 func (a *app) checkGlobals() error {

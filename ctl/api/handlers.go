@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"os"
 	"strings"
@@ -18,7 +19,7 @@ import (
 func (s *Server) endpoints() map[string]map[string]endpoint {
 	get := func(e endpoint) map[string]endpoint { return map[string]endpoint{http.MethodGet: e} }
 	post := func(e endpoint) map[string]endpoint { return map[string]endpoint{http.MethodPost: e} }
-	return map[string]map[string]endpoint{
+	all := map[string]map[string]endpoint{
 		"/v1/version": get(endpoint{serve: s.version}),
 		"/v1/status":  get(endpoint{[]string{"bridge"}, s.status}),
 		"/v1/config": {
@@ -39,6 +40,12 @@ func (s *Server) endpoints() map[string]map[string]endpoint {
 		"/v1/workers":   get(endpoint{serve: s.workers}),
 		"/v1/events":    get(endpoint{[]string{"kind", "bridge"}, s.events}),
 	}
+	for _, part := range []map[string]map[string]endpoint{
+		s.captureEndpoints(), s.whyEndpoints(), s.traceEndpoints(), s.pathEndpoints(), s.monitoringEndpoints(),
+	} {
+		maps.Copy(all, part)
+	}
+	return all
 }
 
 func (s *Server) version(http.ResponseWriter, *http.Request, query) (any, error) {

@@ -16,6 +16,12 @@ import (
 // client. An error that is an *Error reaches the client as it is; any other is
 // an internal error.
 type Service interface {
+	CaptureService
+	WhyService
+	TraceService
+	PathService
+	MonitoringService
+
 	Version() Version
 	Status(ctx context.Context, bridge string) (Status, error) // bridge "" is all
 
