@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"time"
 
 	"vswitch/fdb"
 )
@@ -96,7 +97,22 @@ type WorkerStats struct {
 	Busy, Spinning float64
 	Buffers        int
 	Free           int
+	// BatchSizes[i] counts batches of at most 1<<i frames, and more than those before.
+	BatchSizes [BatchBuckets]uint64
+	// Residence[i] counts batches that were at most 1<<i microseconds in the switch,
+	// from before they were read to after they were sent, and longer than those
+	// before; the last one those that were longer still. One in ResidenceSample is
+	// measured. ResidenceSum is of all measured.
+	Residence    [ResidenceBuckets]uint64
+	ResidenceSum time.Duration
 }
+
+// Sizes of WorkerStats' histograms, and of their sample.
+const (
+	BatchBuckets     = 7
+	ResidenceBuckets = 17
+	ResidenceSample  = 16
+)
 
 // Workers returns what each worker did.
 func (s *Switch) Workers() []WorkerStats {
