@@ -205,9 +205,24 @@ type Drop struct {
 	Port     string    `json:"port"` // where the frame came in, or could not leave; a tunnel's endpoint
 	Reason   string    `json:"reason"`
 	Count    uint64    `json:"count"`
+	Rate     float64   `json:"rate"`             // frames a second, over the last two to four seconds
 	Source   string    `json:"source,omitempty"` // of tunnel packets that are no port's: 10.0.0.9 key 42
 	LastSeen time.Time `json:"last_seen"`        // to a second
 	Help     string    `json:"help"`             // what it means and what to do
+
+	// The last frame that was dropped so, or one of the same batch, in a line; left
+	// out where the switch never had the frame, such as one that the kernel lost.
+	LastFrame string          `json:"last_frame,omitempty"`
+	Addresses *FrameAddresses `json:"addresses,omitempty"` // of LastFrame
+}
+
+// FrameAddresses are a frame's.
+type FrameAddresses struct {
+	VLAN  int    `json:"vlan,omitempty"` // of its tag, or of the port where it had none
+	Src   string `json:"src"`            // MAC
+	Dst   string `json:"dst"`
+	IPSrc string `json:"ip_src,omitempty"` // of an IP packet, or of what ARP or ND speaks of
+	IPDst string `json:"ip_dst,omitempty"`
 }
 
 // FDBQuery selects entries; empty fields select all. VLAN -1 is all.
