@@ -239,6 +239,25 @@ func (f *FDB) learnSlowly(k Key, p Port, now uint32) Outcome {
 	return Moved
 }
 
+// Judge tells what Learn would find, and changes nothing: a move that would be one too
+// many is foretold as Moved, since a move that is not made is not counted.
+func (f *FDB) Judge(k Key, p Port, now uint32) Outcome {
+	word, v := f.table.Load().find(k)
+	switch {
+	case !k.Learnable() || p > MaxPort:
+		return Refused
+	case word == nil:
+		return Learned
+	case v.port() == p:
+		return Known
+	case v.static():
+		return Static
+	case v.held(now):
+		return Held
+	}
+	return Moved
+}
+
 // boundLocked makes l the limits of what is done from now on.
 func (f *FDB) boundLocked(l Limits) {
 	f.size = l.Size

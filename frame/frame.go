@@ -185,6 +185,10 @@ func (f *Frame) Dst() (a [6]byte) { copy(a[:], f.buf[f.off:]); return }
 // Src is described at Dst.
 func (f *Frame) Src() (a [6]byte) { copy(a[:], f.buf[f.off+6:]); return }
 
+// EtherType returns the field behind the addresses: what is in the frame, a tag of its
+// own, or an 802.3 length. Len() >= EthLen.
+func (f *Frame) EtherType() uint16 { return binary.BigEndian.Uint16(f.buf[f.off+AddrLen:]) }
+
 // Before returns the n bytes that stand before the frame's first byte. They are
 // the device's to write: the virtio-net header goes there. n <= Headroom less
 // what was taken out; Before never fails for n <= VnetLen.
@@ -207,6 +211,24 @@ func (f *Frame) Reset(n int) {
 func (f *Frame) Set(b []byte) {
 	f.Reset(len(b))
 	copy(f.buf[Headroom:], b)
+}
+
+// Load makes f a copy of b, in normal form, with o's offload state, whose offsets are
+// those in b. A frame that is longer than MaxLen is Truncated.
+func (f *Frame) Load(b []byte, o Offload) {
+	f.Set(b[:min(len(b), MaxLen)])
+	f.Truncated = len(b) > MaxLen
+	f.Offload = o
+	f.PopTag()
+}
+
+// ProbeMagic follows the EtherType of the switch's own probes, EtherProbe.
+const ProbeMagic = "vswitch\x01"
+
+// Probe reports whether a frame of EtherType EtherProbe is a probe of the switch's own.
+func (f *Frame) Probe() bool {
+	b := f.buf[f.off : f.off+f.n]
+	return len(b) >= EthLen+len(ProbeMagic) && string(b[EthLen:EthLen+len(ProbeMagic)]) == ProbeMagic
 }
 
 // PopTag brings a frame whose outermost tag stands in its bytes into normal
@@ -294,6 +316,7 @@ type Out struct {
 	// Quiet says that the frame's sender is told nothing when it does not fit: it is
 	// a mirror's copy, or one of a flood, where another may arrive.
 	Quiet bool
+	Own   bool // the switch made the frame, such as an ICMP answer
 }
 
 // WireLen returns the length on the wire in bytes, tag included, without FCS.

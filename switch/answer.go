@@ -57,7 +57,10 @@ func (w *worker) answerTooBig(o *frame.Out, mtu int) {
 		q.answers.giveBack()
 	} else {
 		w.snap.bridges[in.bridge].counters[w.id].answers.Add(1)
-		w.answer[0] = frame.Out{F: a, Tag: a.Tag}
+		w.answer[0] = frame.Out{F: a, Tag: a.Tag, Own: true}
+		if t := w.trace; t != nil {
+			t.answered(in, mtu)
+		}
 		w.send(q, w.answer[:])
 	}
 	w.pool.Release(a)

@@ -46,13 +46,10 @@ func (w *worker) capture(br *bridgeView, in *portView, m *mirrorView, f *frame.F
 	if m.snap > 0 {
 		n = min(n, m.snap)
 	}
-	rec.at, rec.tag, rec.offload, rec.wireLen, rec.n = w.nano, tag, f.Offload, f.Len(), n
-	if tag.Present() {
-		rec.wireLen += frame.TagLen
-	}
+	rec.n = n
 	if !m.rings[w.id].write(&rec, f.Bytes()) {
 		m.missed.Add(1)
-		w.drop(in, DropCaptureRing)
+		w.dropIn(in, f, tag, DropCaptureRing)
 		return
 	}
 	br.counters[w.id].captured.Add(1)
@@ -111,17 +108,11 @@ func (m *mirror) write(ctx context.Context, rings []*byteRing, name func(port ui
 // returns how many copies that were.
 func (m *mirror) writeUntil(limit int64, rings []*byteRing, data []byte, name func(port uint32) string) (n int) {
 	for {
-		var oldest *byteRing
-		first := limit
-		for _, r := range rings {
-			if at, ok := r.peek(); ok && (at < first || at == first && oldest == nil) {
-				oldest, first = r, at
-			}
-		}
-		if oldest == nil {
+		first := oldest(rings, limit)
+		if first == nil {
 			return n
 		}
-		m.writeOne(oldest, data, name)
+		m.writeOne(first, data, name)
 		n++
 	}
 }

@@ -1,6 +1,9 @@
 package vswitch
 
-import "sync/atomic"
+import (
+	"sync"
+	"sync/atomic"
+)
 
 // portCounters are one worker's counters of one port. Only that worker writes
 // them; anybody reads. A super-frame is one frame. They fill one cache line, so
@@ -16,18 +19,30 @@ type portCounters struct {
 const cacheLine = 64
 
 // dropBlock counts a few reasons, in the order in which they were first met. It
-// fills a cache line of its own.
+// fills cache lines of its own.
 type dropBlock struct {
-	counts [3]dropCounter
+	counts [5]dropCounter
 	more   atomic.Pointer[dropBlock] // nil while there is room here
-	_      [cacheLine - 3*16 - 8]byte
 }
 
 type dropCounter struct {
 	count  atomic.Uint64
-	last   atomic.Uint32 // seconds on the switch's clock
-	reason atomic.Uint32 // DropNone: the place is free, and so are those behind it
+	last   atomic.Uint32                // seconds on the switch's clock
+	reason atomic.Uint32                // DropNone: the place is free, and so are those behind it
+	frame  atomic.Pointer[droppedFrame] // the last, or one of the last few
 }
+
+// droppedFrame is the head of a frame that was dropped.
+//
+// Thread-safety: the worker writes it unless somebody reads it at that moment.
+type droppedFrame struct {
+	mu   sync.Mutex
+	rec  record
+	data [droppedLen]byte
+}
+
+// droppedLen is how much of a dropped frame is kept: what a line about it tells.
+const droppedLen = 128
 
 func (c *portCounters) received(frames, bytes uint64) {
 	c.rxFrames.Add(frames)
@@ -40,13 +55,33 @@ func (c *portCounters) sent(frames, bytes uint64) {
 }
 
 func (c *portCounters) dropped(r Reason, n uint64, now uint32) {
-	d := c.drop(r)
+	c.drop(r).add(n, now)
+}
+
+func (d *dropCounter) add(n uint64, now uint32) {
 	d.count.Add(n)
 	d.last.Store(now)
 }
 
+// keep keeps the frame that was dropped: the first of each batch, which is as good as
+// the last, at a cost that a flood of them does not feel.
+func (d *dropCounter) keep(r *record, data []byte) {
+	k := d.frame.Load()
+	if k == nil {
+		k = &droppedFrame{}
+		d.frame.Store(k)
+	} else if k.rec.at == r.at {
+		return
+	}
+	if k.mu.TryLock() {
+		k.rec = *r
+		k.rec.n = copy(k.data[:], data)
+		k.mu.Unlock()
+	}
+}
+
 // drop returns the counter of a reason. It allocates a block when the port meets
-// its first reason, and its fourth, and so on.
+// its first reason, and its sixth, and so on.
 func (c *portCounters) drop(r Reason) *dropCounter {
 	at := &c.drops
 	for {
@@ -87,6 +122,39 @@ type bridgeCounters struct {
 	captured                               atomic.Uint64 // sent to capture files' rings
 	answers                                atomic.Uint64 // made by the switch itself
 	_                                      [64]byte
+}
+
+// LastDrop returns a frame that a port dropped for a reason: the last one, or one of
+// the same batch; of missed frames, which the kernel dropped, none is known.
+func (s *Switch) LastDrop(port string, why Reason) (x Sighting, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.ports[port]
+	if p == nil {
+		return x, false
+	}
+	var last record
+	var data []byte
+	for i := range p.counters {
+		for b := p.counters[i].drops.Load(); b != nil; b = b.more.Load() {
+			for j := range b.counts {
+				k := b.counts[j].frame.Load()
+				if k == nil || b.counts[j].reason.Load() != uint32(why) {
+					continue
+				}
+				k.mu.Lock()
+				if data == nil || k.rec.at > last.at {
+					last, data = k.rec, append(data[:0], k.data[:k.rec.n]...)
+				}
+				k.mu.Unlock()
+			}
+		}
+	}
+	if data == nil {
+		return x, false
+	}
+	s.sighting(&last, data, &x)
+	return x, true
 }
 
 // Counters is what a port, or a bridge's ports together, did since they were

@@ -13,8 +13,8 @@ func TestCountersFillCacheLines(t *testing.T) {
 	if n := unsafe.Sizeof(portCounters{}); n != cacheLine {
 		t.Errorf("a port's counters take %d bytes a worker, want %d", n, cacheLine)
 	}
-	if n := unsafe.Sizeof(dropBlock{}); n != cacheLine {
-		t.Errorf("a block of drop counters takes %d bytes, want %d", n, cacheLine)
+	if n := unsafe.Sizeof(dropBlock{}); n != 2*cacheLine {
+		t.Errorf("a block of drop counters takes %d bytes, want %d", n, 2*cacheLine)
 	}
 	for workers := 2; workers <= 20; workers++ {
 		c := make([]portCounters, workers)
@@ -84,7 +84,7 @@ func TestDropAllocates(t *testing.T) {
 		}
 	}
 	blocks := testing.AllocsPerRun(1, func() { c[0] = portCounters{}; all() })
-	if limit := float64(numReasons+1) / 3; blocks > limit {
+	if limit := float64(numReasons+4) / 5; blocks > limit {
 		t.Errorf("all reasons take %.0f allocations, want at most %.0f", blocks, limit)
 	}
 	if n := testing.AllocsPerRun(100, all); n != 0 {

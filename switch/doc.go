@@ -42,5 +42,7 @@
 // Switch.mu is for the control side alone. A worker takes two locks: its mailbox's
 // own, when it was woken for it, and a bridge's FDB's, when a MAC address is new
 // or moved; neither is held across a system call. Order: Switch.mu, then a
-// mailbox's or an FDB's, and never both of those.
+// mailbox's or an FDB's, and never both of those. What is kept of frames for people
+// to look at (recorder.go, counters.go) has locks that a worker only tries: who reads
+// holds them for one frame, which the worker then does without.
 package vswitch

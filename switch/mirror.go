@@ -26,6 +26,7 @@ type MirrorConfig struct {
 
 // mirrorView is a mirror as a worker sees it.
 type mirrorView struct {
+	name    string
 	vlans   *VLANSet
 	outPort int         // a port id, or -1
 	outVLAN int         // or -1
@@ -35,14 +36,21 @@ type mirrorView struct {
 	missed  *atomic.Uint64
 }
 
-// mirrorSet gathers which mirrors want a frame: bits in bridgeView.mirrors.
-type mirrorSet struct {
-	in, out uint64 // because it came in, because it leaves
+// outputSet is what a frame is put out by, and which mirrors want it for that: bits
+// in bridgeView.mirrors.
+type outputSet struct {
+	n       int    // ports
+	first   uint32 // of them
+	in, out uint64 // mirrors: because it came in, because it leaves
 	port    uint32 // the first it leaves by that is mirrored
 }
 
 // add notes that the frame leaves by p.
-func (s *mirrorSet) add(p *portView) {
+func (s *outputSet) add(p *portView) {
+	if s.n == 0 {
+		s.first = p.id
+	}
+	s.n++
 	if p.dstMirrors != 0 && s.out == 0 {
 		s.port = p.id
 	}
@@ -121,6 +129,7 @@ func (s *Switch) setMirrorsLocked(b *bridge, configs []MirrorConfig) {
 // file, its rings and its goroutine.
 func (s *Switch) startMirrorLocked(m *mirror) {
 	v := &mirrorView{
+		name:  m.config.Name,
 		vlans: m.config.VLANs, outPort: -1, outVLAN: m.config.OutVLAN, snap: m.config.Snap,
 		copied: &m.copied, missed: &m.missed,
 	}
@@ -143,7 +152,7 @@ func (s *Switch) startMirrorLocked(m *mirror) {
 }
 
 // mirror gives each mirror in set its copy of the frame.
-func (w *worker) mirror(br *bridgeView, in *portView, f *frame.Frame, vid uint16, tag frame.Tag, set mirrorSet, depth int) {
+func (w *worker) mirror(br *bridgeView, in *portView, f *frame.Frame, vid uint16, tag frame.Tag, set *outputSet, depth int) {
 	was := w.quiet // a copy that went through a patch may be copied there
 	w.quiet = true
 	defer func() { w.quiet = was }()
@@ -159,7 +168,7 @@ func (w *worker) mirror(br *bridgeView, in *portView, f *frame.Frame, vid uint16
 		switch {
 		case m.rings != nil:
 			copies = 1
-			rec := record{port: in.id}
+			rec := w.seen(in, f, tag)
 			if set.in&(1<<bit) == 0 {
 				rec.port, rec.out = set.port, true
 			}
@@ -182,6 +191,9 @@ func (w *worker) mirror(br *bridgeView, in *portView, f *frame.Frame, vid uint16
 					w.output(out, f, out.vlan.egress(v, tag), depth)
 				}
 			}
+		}
+		if t := w.trace; t != nil {
+			t.mirrored(m, copies)
 		}
 		m.copied.Add(uint64(copies))
 		br.counters[w.id].mirrorCopies.Add(uint64(copies))

@@ -24,46 +24,62 @@ func (w *worker) forward(in *portView, f *frame.Frame, tag frame.Tag, depth int)
 	dst, src := f.Dst(), f.Src()
 
 	// Port state and VLAN admission.
+	if t := w.trace; t != nil {
+		t.cameIn(w, br, in, f, tag, depth)
+	}
 	if in.mirrorOutput {
-		w.drop(in, DropMirrorPort)
+		w.dropIn(in, f, tag, DropMirrorPort)
 		return
 	}
 	vid, why := in.vlan.admit(tag)
 	if why != DropNone {
-		w.drop(in, why)
+		w.dropIn(in, f, tag, why)
 		return
 	}
-	copies := mirrorSet{in: in.srcMirrors}
+	if t := w.trace; t != nil {
+		t.admitted(in, vid, tag)
+	}
+	if et := f.EtherType(); et != frame.EtherIPv4 && w.overhear(in, f, tag, vid, et) {
+		return
+	}
+	outs := outputSet{in: in.srcMirrors}
 
 	if linkLocal(&dst) && !br.forwardBPDU {
-		w.drop(in, DropReserved)
+		w.dropIn(in, f, tag, DropReserved)
 	} else {
 		// Learn the source, look up the destination.
 		why = w.learn(br, in, vid, &src)
 		out, known := w.lookup(br, vid, &dst)
+		if t := w.trace; t != nil {
+			out, known = t.lookedUp(br, out, known, vid, &dst)
+		}
 		if !known && why == DropNone && in.storm != nil {
 			why = in.storm.admit(&dst, w.nano)
+			if t := w.trace; t != nil {
+				t.admittedByStorm(in, why)
+			}
 		}
 
 		// The output set; a reference to the frame is staged for each output.
-		var outputs int
 		switch {
 		case why != DropNone:
 		case known:
-			outputs, why = w.unicast(in, out, f, vid, tag, depth, &copies)
+			why = w.unicast(in, out, f, vid, tag, depth, &outs)
 		default:
-			outputs, why = w.flood(br, in, f, vid, tag, depth, &copies)
+			why = w.flood(br, in, f, vid, tag, depth, &outs)
 		}
-		switch {
-		case outputs == 0:
-			w.drop(in, why)
-		case outputs > 1:
-			br.counters[w.id].floodCopies.Add(uint64(outputs - 1))
+		if outs.n == 0 {
+			w.dropIn(in, f, tag, why)
+		} else {
+			if outs.n > 1 {
+				br.counters[w.id].floodCopies.Add(uint64(outs.n - 1))
+			}
+			w.cameIn(in, f, tag, vid, &outs)
 		}
 	}
 
-	if copies.in|copies.out != 0 {
-		w.mirror(br, in, f, vid, tag, copies, depth)
+	if outs.in|outs.out != 0 {
+		w.mirror(br, in, f, vid, tag, &outs, depth)
 	}
 }
 
@@ -79,7 +95,13 @@ func (w *worker) learn(br *bridgeView, in *portView, vid uint16, src *[6]byte) R
 	if !in.up() || br.floodVLANs != nil && br.floodVLANs.Has(vid) {
 		return DropNone
 	}
-	if br.fdb.Learn(fdb.MakeKey(vid, src), fdb.Port(in.id), w.now) == fdb.Held {
+	var outcome fdb.Outcome
+	if t := w.trace; t != nil {
+		outcome = t.learn(br, in, vid, src, w.now)
+	} else {
+		outcome = br.fdb.Learn(fdb.MakeKey(vid, src), fdb.Port(in.id), w.now)
+	}
+	if outcome == fdb.Held {
 		return DropFlapping
 	}
 	return DropNone
@@ -98,45 +120,49 @@ func (w *worker) lookup(br *bridgeView, vid uint16, dst *[6]byte) (out *portView
 	return out, out != nil && out.bridge == br.id && !out.mirrorOutput
 }
 
-// unicast stages the frame for one output. It returns 1, or 0 and why not.
-func (w *worker) unicast(in, out *portView, f *frame.Frame, vid uint16, tag frame.Tag, depth int, copies *mirrorSet) (int, Reason) {
-	if out == in {
-		return 0, DropSamePort
+// unicast stages the frame for one output, or returns why not.
+func (w *worker) unicast(in, out *portView, f *frame.Frame, vid uint16, tag frame.Tag, depth int, outs *outputSet) (why Reason) {
+	switch {
+	case out == in:
+		return DropSamePort
+	case out.group != 0 && out.group == in.group:
+		return DropSplitHorizon
+	case !out.vlan.member(vid):
+		return DropVLANOutput
 	}
-	if out.group != 0 && out.group == in.group {
-		return 0, DropSplitHorizon
-	}
-	if out.vlan.member(vid) {
-		w.output(out, f, out.vlan.egress(vid, tag), depth)
-		copies.add(out)
-		return 1, DropNone
-	}
-	return 0, DropVLANOutput
+	w.output(out, f, out.vlan.egress(vid, tag), depth)
+	outs.add(out)
+	return DropNone
 }
 
 // flood stages the frame for every port in its VLAN that is up, but for the one
-// it came in by and those of its group. It returns how many those are, and why when there are none.
-func (w *worker) flood(br *bridgeView, in *portView, f *frame.Frame, vid uint16, tag frame.Tag, depth int, copies *mirrorSet) (outputs int, why Reason) {
+// it came in by and those of its group. It returns why when there are none.
+func (w *worker) flood(br *bridgeView, in *portView, f *frame.Frame, vid uint16, tag frame.Tag, depth int, outs *outputSet) (why Reason) {
 	was := w.quiet
 	w.quiet = true
 	for _, out := range br.ports {
 		if out == in || out.group != 0 && out.group == in.group || !out.vlan.member(vid) || !out.up() {
+			if t := w.trace; t != nil {
+				t.passedOver(in, out, vid)
+			}
 			continue
 		}
 		w.output(out, f, out.vlan.egress(vid, tag), depth)
-		copies.add(out)
-		outputs++
+		outs.add(out)
 	}
 	w.quiet = was
-	return outputs, DropNoPort
+	return DropNoPort
 }
 
 // output stages the frame to leave by out with tag, or takes it through the
 // patch. Either way out answers for it from here on: it sends it or drops it.
 func (w *worker) output(out *portView, f *frame.Frame, tag frame.Tag, depth int) {
+	if t := w.trace; t != nil {
+		t.output(out, tag)
+	}
 	switch {
 	case !out.up():
-		w.drop(out, DropPortDown)
+		w.dropOut(out, &frame.Out{F: f, Tag: tag}, DropPortDown)
 	case out.peer >= 0:
 		w.patch(out, f, tag, depth)
 	default:
@@ -147,7 +173,7 @@ func (w *worker) output(out *portView, f *frame.Frame, tag frame.Tag, depth int)
 // patch carries the frame into the bridge at the other end of a patch port.
 func (w *worker) patch(out *portView, f *frame.Frame, tag frame.Tag, depth int) {
 	if depth == maxPatchDepth || w.crossings == maxCrossings {
-		w.drop(out, DropPatchLoop)
+		w.dropOut(out, &frame.Out{F: f, Tag: tag}, DropPatchLoop)
 		return
 	}
 	w.crossings++
@@ -156,12 +182,45 @@ func (w *worker) patch(out *portView, f *frame.Frame, tag frame.Tag, depth int) 
 		n += frame.TagLen
 	}
 	out.counters[w.id].sent(1, n)
+	if out.sawOut != 0 {
+		r := w.seenOut(out, &frame.Out{F: f, Tag: tag})
+		w.watched(out.sawOut, &r, f)
+	}
 	peer := w.snap.ports[out.peer]
 	peer.counters[w.id].received(1, n)
 	w.forward(peer, f, tag, depth+1)
+	if t := w.trace; t != nil {
+		t.depth = depth
+	}
 }
 
-// drop counts a frame that goes no further.
-func (w *worker) drop(p *portView, why Reason) {
-	p.counters[w.id].dropped(why, 1, w.now)
+// dropIn counts a frame that goes no further than the port it came in by.
+func (w *worker) dropIn(p *portView, f *frame.Frame, tag frame.Tag, why Reason) {
+	r := w.seen(p, f, tag)
+	r.vid, _ = p.vlan.admit(tag)
+	w.drop(p, &r, f, why, p.lostIn)
+}
+
+// dropOut counts a frame that does not leave by a port that it was put out by.
+func (w *worker) dropOut(p *portView, o *frame.Out, why Reason) {
+	r := w.seenOut(p, o)
+	w.drop(p, &r, o.F, why, p.lostOut)
+}
+
+// drop counts a frame that goes no further, and tells who looks: those in mask, and
+// the recorder.
+func (w *worker) drop(p *portView, r *record, f *frame.Frame, why Reason, mask uint32) {
+	r.reason = why
+	c := p.counters[w.id].drop(why)
+	c.add(1, w.now)
+	c.keep(r, f.Bytes())
+	if w.drops.admit(w.nano) {
+		w.drops.write(r, f.Bytes())
+	}
+	if mask != 0 {
+		w.watched(mask, r, f)
+	}
+	if t := w.trace; t != nil {
+		t.dropped(w, p, r, f)
+	}
 }

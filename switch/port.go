@@ -45,6 +45,7 @@ type port struct {
 	storm    *storm    // nil: no limit
 	view     *portView // of the current snapshot
 
+	born       int64  // on the switch's clock in nanoseconds
 	missed     uint64 // by devices that the port had before
 	missedSeen uint64 // at the last look
 	missedLast uint32 // when it last grew
@@ -110,7 +111,7 @@ func (s *Switch) AddPort(bridge, name string, c PortConfig) error {
 	if s.ports[name] != nil {
 		return fmt.Errorf("add port %s: %w", name, ErrExist)
 	}
-	p := &port{name: name, bridge: b, config: c, counters: make([]portCounters, len(s.workers))}
+	p := &port{name: name, bridge: b, config: c, counters: make([]portCounters, len(s.workers)), born: s.nanotime()}
 	p.group, p.storm = s.groupLocked(c.Group), newStorm(c.Storm)
 	if n := len(s.free); n > 0 {
 		p.id, s.free = s.free[n-1], s.free[:n-1]
@@ -363,6 +364,7 @@ func (s *Switch) delPortsLocked(ports []*port) (devices []closing) {
 	s.publishPendingLocked()
 	s.silenceLocked(ports...)
 	for _, p := range ports {
+		s.departLocked(p)
 		delete(s.ports, p.name)
 		delete(p.bridge.ports, p.name)
 		s.byID[p.id] = nil

@@ -36,6 +36,8 @@ const (
 	DropNotEthernet
 	DropTunnelChecksum
 	DropTunnelECN
+	DropProbe
+	DropProbeRefused
 
 	// On the way out.
 	DropVLANOutput
@@ -80,6 +82,8 @@ var reasons = [numReasons]struct{ name, help string }{
 	DropNotEthernet:    {"tunnel-not-ethernet", "the tunnel's peer sent something else than an Ethernet frame: it has a layer 3 tunnel (ip link … type gre instead of gretap)"},
 	DropTunnelChecksum: {"tunnel-checksum", "the checksum of the outer header is wrong: the frame was damaged on its way between the hosts"},
 	DropTunnelECN:      {"tunnel-ecn", "a router between the hosts marked congestion, and the inner packet's ends do not take part in ECN: it counts as lost (RFC 6040)"},
+	DropProbe:          {"probe", "a probe of another vswitch (trace --path, doctor), which this one answered: it is meant to end here"},
+	DropProbeRefused:   {"probe-refused", "a frame that looks like a probe of vswitch came in by a port that is no tunnel: a container may not speak for the switch"},
 	DropVLANOutput:     {"vlan-not-on-output", "the destination was learned or set on a port that is not in the frame's VLAN any more; flush the FDB, or mend the static entry"},
 	DropPortDown:       {"port-down", "the output port's interface is down or has no carrier; raise it, or its peer, and look at show"},
 	DropMTU:            {"mtu-exceeded", "the frame is longer than the output port's interface or tunnel takes; a tunnel tells the sender by ICMP where it may; else make the MTUs of the bridge's ports equal"},

@@ -24,43 +24,60 @@ const captureRingLen = 4 << 20
 
 func newByteRing(n int) *byteRing { return &byteRing{buf: make([]byte, n)} }
 
-// record is what stands in a ring before a frame's bytes.
+// record is what stands in a ring before a frame's bytes: a sighting, in numbers.
 type record struct {
 	at      int64  // nanoseconds on the switch's clock
 	port    uint32 // by which it came in or leaves
-	out     bool   // it leaves
+	output  uint32 // the first port it was put out by
+	vid     uint16
+	outputs uint16 // how many that were
+	reason  Reason
+	out     bool // it leaves
+	own     bool // the switch made it
+	skipped uint32
 	tag     frame.Tag
 	offload frame.Offload
 	wireLen int // of the whole frame, tag included
 	n       int // bytes of it that follow, without the tag
 }
 
-const recordLen = 8 + 4 + 4 + 4 + 4 + 4 + 1 + frame.VnetLen
+// recordLen is what a record takes in a ring; see put.
+const recordLen = 40 + frame.VnetLen
 
 func (r *record) put(b *[recordLen]byte) {
 	le := binary.LittleEndian
 	le.PutUint64(b[0:], uint64(r.at))
 	le.PutUint32(b[8:], r.port)
-	le.PutUint32(b[12:], uint32(r.wireLen))
-	le.PutUint32(b[16:], uint32(r.n))
-	le.PutUint16(b[20:], r.tag.TPID)
-	le.PutUint16(b[22:], r.tag.TCI)
-	b[24] = 0
+	le.PutUint32(b[12:], r.output)
+	le.PutUint16(b[16:], r.vid)
+	le.PutUint16(b[18:], r.outputs)
+	b[20] = byte(r.reason)
+	b[21] = 0
 	if r.out {
-		b[24] = 1
+		b[21] |= 1
 	}
-	r.offload.PutVnet(b[29:], 0)
+	if r.own {
+		b[21] |= 2
+	}
+	le.PutUint32(b[24:], r.skipped)
+	le.PutUint16(b[28:], r.tag.TPID)
+	le.PutUint16(b[30:], r.tag.TCI)
+	le.PutUint32(b[32:], uint32(r.wireLen))
+	le.PutUint32(b[36:], uint32(r.n))
+	r.offload.PutVnet(b[40:], 0)
 }
 
 func (r *record) get(b *[recordLen]byte) {
 	le := binary.LittleEndian
 	r.at = int64(le.Uint64(b[0:]))
-	r.port = le.Uint32(b[8:])
-	r.wireLen = int(le.Uint32(b[12:]))
-	r.n = int(le.Uint32(b[16:]))
-	r.tag = frame.Tag{TPID: le.Uint16(b[20:]), TCI: le.Uint16(b[22:])}
-	r.out = b[24] == 1
-	r.offload.GetVnet(b[29:])
+	r.port, r.output = le.Uint32(b[8:]), le.Uint32(b[12:])
+	r.vid, r.outputs = le.Uint16(b[16:]), le.Uint16(b[18:])
+	r.reason = Reason(b[20])
+	r.out, r.own = b[21]&1 != 0, b[21]&2 != 0
+	r.skipped = le.Uint32(b[24:])
+	r.tag = frame.Tag{TPID: le.Uint16(b[28:]), TCI: le.Uint16(b[30:])}
+	r.wireLen, r.n = int(le.Uint32(b[32:])), int(le.Uint32(b[36:]))
+	r.offload.GetVnet(b[40:])
 }
 
 // write appends a record and its first r.n bytes of data, or reports that there

@@ -11,6 +11,8 @@ import (
 type snapshot struct {
 	ports   []*portView   // by port id; nil where there is none
 	bridges []*bridgeView // by bridge id; nil where there is none
+	watches [MaxWatches]*Watch
+	live    *liveTrace // nil: nobody traces live
 }
 
 // bridgeView is a bridge as a worker sees it.
@@ -44,6 +46,8 @@ type portView struct {
 	storm        *storm // nil: no limit
 
 	srcMirrors, dstMirrors uint64 // bits in bridgeView.mirrors
+	masks                         // bits in snapshot.watches
+	born                   int64  // on the switch's clock in nanoseconds
 }
 
 // up reports whether frames may be sent by the port. The link is told to old views
@@ -70,6 +74,9 @@ func (s *Switch) portName(id uint32) string {
 
 // graceLocked waits until no worker uses an older snapshot than the newest.
 func (s *Switch) graceLocked() {
+	if s.closed {
+		return
+	}
 	for _, w := range s.workers {
 		w.call(func(*worker) {})
 	}
@@ -113,7 +120,7 @@ func (s *Switch) publishPendingLocked() {
 func (s *Switch) publishLocked() {
 	s.pending = false
 	s.published++
-	snap := &snapshot{ports: make([]*portView, len(s.byID)), bridges: make([]*bridgeView, len(s.byNum))}
+	snap := &snapshot{ports: make([]*portView, len(s.byID)), bridges: make([]*bridgeView, len(s.byNum)), watches: s.watches, live: s.live}
 	for i, b := range s.byNum {
 		if b != nil {
 			snap.bridges[i] = b.newView()
@@ -126,6 +133,7 @@ func (s *Switch) publishLocked() {
 		}
 		if peer := s.peerLocked(p); p.view == nil || p.view.peer != peer {
 			p.view = p.newView(peer)
+			p.view.masks = s.masksLocked(p)
 		}
 		if p.config.Patch {
 			if was := p.link.up.Swap(p.view.peer >= 0); was && p.view.peer < 0 {
@@ -168,7 +176,7 @@ func (b *bridge) newView() *bridgeView {
 func (p *port) newView(peer int) *portView {
 	v := &portView{
 		id: p.id, name: p.name, bridge: p.bridge.id, device: p.device, counters: p.counters,
-		link: &p.link, vlan: p.config.VLAN, peer: peer, ring: p.config.TxRing,
+		link: &p.link, vlan: p.config.VLAN, peer: peer, ring: p.config.TxRing, born: p.born,
 	}
 	if v.ring == 0 {
 		v.ring = DefaultTxRing

@@ -131,6 +131,15 @@ func (s *Switch) Workers() []WorkerStats {
 			Buffers: w.buffers, Free: int(w.stats.free.Load()),
 		}
 	}
+	for i, w := range s.workers {
+		for j := range all[i].BatchSizes {
+			all[i].BatchSizes[j] = w.stats.sizes[j].Load()
+		}
+		for j := range all[i].Residence {
+			all[i].Residence[j] = w.stats.residence[j].Load()
+		}
+		all[i].ResidenceSum = time.Duration(w.stats.residedTime.Load())
+	}
 	for _, p := range s.ports {
 		for _, q := range p.queues {
 			all[q.worker].Ports = append(all[q.worker].Ports, p.name)

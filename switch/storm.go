@@ -31,6 +31,14 @@ func newStorm(l StormLimits) *storm {
 	return s
 }
 
+// copyFrom makes s what o is at the moment.
+func (s *storm) copyFrom(o *storm) {
+	for _, r := range [][2]*rate{{&s.broadcast, &o.broadcast}, {&s.unknown, &o.unknown}, {&s.multicast, &o.multicast}} {
+		r[0].each, r[0].depth = r[1].each, r[1].depth
+		r[0].full.Store(r[1].full.Load())
+	}
+}
+
 // admit tells whether a frame to dst, which would be flooded, may be at the time
 // now, in nanoseconds on the switch's clock.
 func (s *storm) admit(dst *[6]byte, now int64) Reason {

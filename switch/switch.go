@@ -68,9 +68,19 @@ type Switch struct {
 	start   time.Time
 	workers []*worker
 	snap    atomic.Pointer[snapshot]
-	running sync.WaitGroup // workers and age
+	stepped atomic.Int64   // how far the wall clock was set since start, in nanoseconds; see wall
+	running sync.WaitGroup // workers, age and hear
 	writing sync.WaitGroup // mirrors' goroutines
-	stop    chan struct{}  // ends age
+	stop    chan struct{}  // ends age and hear
+
+	recording sync.RWMutex // guards recorders' memory, which Close takes away; taken alone
+	recorders []*recorder  // of each worker: of frames, of drops
+
+	departedMu sync.Mutex // guards departed; taken last
+	departed   []departed // ports that were removed
+
+	shadowMu sync.Mutex // guards shadow; taken before mu
+	shadow   *shadow    // nil: nothing was traced yet
 
 	mu      sync.Mutex // guards the rest
 	bridges map[string]*bridge
@@ -82,6 +92,10 @@ type Switch struct {
 
 	endpoints map[Endpoint][]assigned
 	groups    map[string]int // numbers of split-horizon groups, from 1; never forgotten
+
+	closed  bool // there are no workers to wait for
+	watches [MaxWatches]*Watch
+	live    *liveTrace
 
 	together  int     // calls of Together under way
 	pending   bool    // what the control side knows is not published yet
@@ -109,6 +123,9 @@ func New(o Options) (*Switch, error) {
 	if o.Buffers < frame.MaxBatch {
 		return nil, fmt.Errorf("start switch: %d buffers: must be at least %d", o.Buffers, frame.MaxBatch)
 	}
+	if err := o.Recorder.check(); err != nil {
+		return nil, fmt.Errorf("start switch: %w", err)
+	}
 	s := &Switch{
 		options: o, start: time.Now(), stop: make(chan struct{}),
 		bridges: map[string]*bridge{}, ports: map[string]*port{}, loads: make([]int, o.Workers),
@@ -121,12 +138,16 @@ func New(o Options) (*Switch, error) {
 			for _, w := range s.workers {
 				w.stop()
 			}
+			s.closeRecorders()
 			return nil, fmt.Errorf("start worker %d: %w", i, err)
 		}
 		s.workers = append(s.workers, w)
 	}
 	for _, w := range s.workers {
 		s.running.Go(w.run) // ended by Close
+		if w.hearing != nil {
+			s.running.Go(func() { s.hear(w.hearing) }) // ended by Close
+		}
 	}
 	s.running.Go(s.age) // ended by Close
 	return s, nil
@@ -139,6 +160,7 @@ func (s *Switch) Close() {
 	for name := range s.bridges {
 		devices = append(devices, s.delBridgeLocked(name)...)
 	}
+	s.closed = true
 	s.mu.Unlock()
 	closeAll(devices)
 	close(s.stop)
@@ -147,6 +169,8 @@ func (s *Switch) Close() {
 	}
 	s.running.Wait()
 	s.awaitSinks()
+	s.closeRecorders()
+	s.closeShadow()
 }
 
 // age takes old MACs out of the tables.
@@ -158,6 +182,7 @@ func (s *Switch) age() {
 		case <-s.stop:
 			return
 		case now := <-tick.C:
+			s.followClock(now)
 			for _, br := range s.snap.Load().bridges {
 				if br != nil {
 					br.fdb.Sweep(s.seconds(now), 0)

@@ -123,7 +123,7 @@ func (w *worker) fitting(q *txQueue) []frame.Out {
 			length += frame.TagLen
 		}
 		if length > longest && (q.port.tunnel || length > longest+o.F.InnerTagLen()) {
-			w.drop(q.port, DropMTU)
+			w.dropOut(q.port, &o, DropMTU)
 			if q.port.tunnel && !o.Quiet && !q.port.mirrorOutput {
 				w.answerTooBig(&o, mtu)
 			}
@@ -158,12 +158,18 @@ func (w *worker) try(q *txQueue, outs []frame.Out) (done int) {
 		for i := done; i < done+n; i++ {
 			bytes += uint64(outs[i].WireLen())
 		}
+		if q.port.sawOut != 0 {
+			w.wentOut(q.port, outs[done:done+n])
+		}
+		if t := w.trace; t != nil {
+			t.sent(w, q.port, outs[done:done+n])
+		}
 		frames += uint64(n)
 		done += n
 		if done == len(outs) || errno == unix.EAGAIN {
 			break
 		}
-		w.drop(q.port, sendReason(errno))
+		w.dropOut(q.port, &outs[done], sendReason(errno))
 		done++
 	}
 	if frames > 0 {
@@ -182,11 +188,14 @@ func (w *worker) wait(q *txQueue, outs []frame.Out) {
 		case q.ring.n == len(q.ring.outs), q.ring.n > w.pool.Free()/2:
 			// The second bound keeps a port that does not drain from taking all
 			// buffers: a third is left to the others.
-			w.drop(q.port, DropRingFull)
+			w.dropOut(q.port, &o, DropRingFull)
 		case !w.pool.Keep(o.F):
-			w.drop(q.port, DropBuffers)
+			w.dropOut(q.port, &o, DropBuffers)
 		default:
 			q.ring.push(o)
+			if t := w.trace; t != nil {
+				t.queued(q.port, q.ring.n)
+			}
 		}
 	}
 }
@@ -233,7 +242,7 @@ func (w *worker) finish(q *txQueue, outs []frame.Out) {
 	for _, o := range outs {
 		if !o.F.Super() || !q.port.finish && !o.F.Tunnelled {
 			if q.port.finish && o.F.FinishChecksum() != nil {
-				w.drop(q.port, DropUnsegmentable)
+				w.dropOut(q.port, &o, DropUnsegmentable)
 				continue
 			}
 			if ready = append(ready, o); len(ready) == cap(ready) {
@@ -242,7 +251,7 @@ func (w *worker) finish(q *txQueue, outs []frame.Out) {
 			continue
 		}
 		if w.segmenter.Start(o.F) != nil {
-			w.drop(q.port, DropUnsegmentable)
+			w.dropOut(q.port, &o, DropUnsegmentable)
 			continue
 		}
 		segments := uint64(0)
@@ -253,15 +262,18 @@ func (w *worker) finish(q *txQueue, outs []frame.Out) {
 				s = w.pool.Get()
 			}
 			if s == nil { // the rest of the super-frame is lost, and counts as one
-				w.drop(q.port, DropBuffers)
+				w.dropOut(q.port, &o, DropBuffers)
 				segments++
 				break
 			}
 			w.segmenter.Next(s)
 			segments++
-			if ready = append(ready, frame.Out{F: s, Tag: o.Tag}); len(ready) == cap(ready) {
+			if ready = append(ready, frame.Out{F: s, Tag: o.Tag, Own: o.Own}); len(ready) == cap(ready) {
 				flush()
 			}
+		}
+		if t := w.trace; t != nil {
+			t.split(q.port, segments)
 		}
 		if segments > 1 {
 			w.snap.bridges[q.port.bridge].counters[w.id].splitCopies.Add(segments - 1)
@@ -286,8 +298,8 @@ func (w *worker) discard(q *txQueue, why Reason) {
 	for q.ring.n > 0 {
 		outs := q.ring.front()
 		for i := range outs {
+			w.dropOut(q.port, &outs[i], why)
 			w.pool.Release(outs[i].F)
-			w.drop(q.port, why)
 		}
 		q.ring.pop(len(outs))
 	}

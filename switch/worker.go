@@ -2,6 +2,7 @@ package vswitch
 
 import (
 	"fmt"
+	"math/bits"
 	"runtime"
 	"slices"
 	"sync"
@@ -45,6 +46,10 @@ type worker struct {
 	answer    [1]frame.Out
 	segmenter frame.Segmenter
 
+	frames, drops *recorder // nil: no recorder
+	hearing       *hearing  // nil: nobody wants to hear
+	trace         *tracer   // of the frame at hand; nil but for frames that are traced
+
 	mailbox mailbox
 	stats   workerStats
 }
@@ -87,6 +92,16 @@ type workerStats struct {
 	spun                     atomic.Int64 // nanoseconds of those spent spinning
 	waiting                  atomic.Int64 // since when it blocks, on the switch's clock in nanoseconds; 0: it does not
 	free                     atomic.Int64 // buffers
+
+	sizes       [BatchBuckets]atomic.Uint64
+	residence   [ResidenceBuckets]atomic.Uint64
+	residedTime atomic.Int64 // nanoseconds
+}
+
+// resided notes how long a batch was in the switch, in nanoseconds.
+func (s *workerStats) resided(took int64) {
+	s.residence[min(bits.Len64(uint64(max(took-1, 0))/1000), ResidenceBuckets-1)].Add(1)
+	s.residedTime.Add(took)
 }
 
 // mailbox brings calls from the control side to the worker's thread, between two
@@ -107,6 +122,13 @@ func newWorker(sw *Switch, id int) (*worker, error) {
 		return nil, err
 	}
 	w.buffers = w.pool.Size()
+	if err := sw.addRecorders(w); err != nil {
+		w.pool.Close()
+		return nil, err
+	}
+	if sw.options.Hear != nil {
+		w.hearing = newHearing()
+	}
 	w.batch = frame.NewBatch(w.pool)
 	w.stats.free.Store(int64(w.pool.Free()))
 	if w.epfd, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
@@ -222,6 +244,10 @@ func (w *worker) tick() {
 // receive reads one batch from a queue and carries it through. It reports
 // whether the queue may hold more.
 func (w *worker) receive(q *rxQueue) (more bool) {
+	var from int64
+	if sampled := w.stats.batches.Load()%ResidenceSample == 0; sampled {
+		from = w.sw.nanotime()
+	}
 	n, errno := q.from.Recv(q.index, w.batch, frame.MaxBatch)
 	w.snap = w.sw.snap.Load()
 	if errno != 0 && errno != unix.EAGAIN && errno != unix.EINTR {
@@ -231,12 +257,28 @@ func (w *worker) receive(q *rxQueue) (more bool) {
 		return false
 	}
 	q.failures = 0
+	if !q.many {
+		for _, f := range w.batch.Frames[:n] {
+			f.Port = q.port
+		}
+	}
+	w.carry(n)
+	if from != 0 {
+		w.stats.resided(w.sw.nanotime() - from)
+	}
+	w.stats.sizes[bits.Len(uint(n-1))].Add(1)
+	w.stats.batches.Add(1)
+	w.stats.frames.Add(uint64(n))
+	return n == frame.MaxBatch
+}
+
+// carry takes the first n frames of the batch through the switch, each from the port
+// that it names, and sends what comes out.
+func (w *worker) carry(n int) {
 	var in *portView
 	var frames, bytes uint64 // by in, not yet counted
 	for _, f := range w.batch.Frames[:n] {
-		if !q.many {
-			f.Port = q.port
-		} else if int(f.Port) >= len(w.snap.ports) || w.snap.ports[f.Port] == nil {
+		if int(f.Port) >= len(w.snap.ports) || w.snap.ports[f.Port] == nil {
 			continue // an endpoint that breaks its contract must not bring us down
 		}
 		if p := w.snap.ports[f.Port]; p != in {
@@ -247,41 +289,47 @@ func (w *worker) receive(q *rxQueue) (more bool) {
 		}
 		frames++
 		bytes += uint64(f.WireLen())
-		if f.Fault != frame.FaultNone {
-			w.drop(in, faultReason(f.Fault))
+		if live := w.snap.live; live != nil && live.wants(w, in, f) {
+			w.traceLive(live, in, f)
 			continue
 		}
-		switch f.Check() {
-		case nil:
-			w.crossings = 0
-			f.Tunnelled = f.Super() && f.Encapsulated()
-			if f.NeedsCRC32c() {
-				// SCTP: an interface would be told to write an Internet checksum.
-				_ = f.FinishChecksum() // of a frame that Check found well
-			}
-			w.forward(in, f, f.Tag, 0)
-		case frame.ErrShort:
-			w.drop(in, DropShort)
-		case frame.ErrLong:
-			w.drop(in, DropLong)
-		default:
-			w.drop(in, DropMalformed)
-		}
+		w.accept(in, f)
 	}
 	w.flushAll()
 	if frames > 0 {
 		in.counters[w.id].received(frames, bytes)
 	}
 	w.batch.Renew()
-	w.stats.batches.Add(1)
-	w.stats.frames.Add(uint64(n))
-	return n == frame.MaxBatch
+}
+
+// accept judges whether a frame is one, and forwards it.
+func (w *worker) accept(in *portView, f *frame.Frame) {
+	if f.Fault != frame.FaultNone {
+		w.dropIn(in, f, f.Tag, faultReason(f.Fault))
+		return
+	}
+	switch f.Check() {
+	case nil:
+		w.crossings = 0
+		f.Tunnelled = f.Super() && f.Encapsulated()
+		if f.NeedsCRC32c() {
+			// SCTP: an interface would be told to write an Internet checksum.
+			_ = f.FinishChecksum() // of a frame that Check found well
+		}
+		w.forward(in, f, f.Tag, 0)
+	case frame.ErrShort:
+		w.dropIn(in, f, f.Tag, DropShort)
+	case frame.ErrLong:
+		w.dropIn(in, f, f.Tag, DropLong)
+	default:
+		w.dropIn(in, f, f.Tag, DropMalformed)
+	}
 }
 
 // receiveFailed takes note of an error that Recv met after n frames.
 func (w *worker) receiveFailed(q *rxQueue, n int, errno unix.Errno) {
 	if errno == unix.EINVAL && !q.many {
-		w.drop(w.snap.ports[q.port], DropUnreadable)
+		w.snap.ports[q.port].counters[w.id].dropped(DropUnreadable, 1, w.now)
 		return
 	}
 	if n > 0 || errno == unix.ENETDOWN {
