@@ -29,6 +29,7 @@ type Options struct {
 	Workers          int           // forwarding threads
 	Buffers          int           // frame buffers a worker
 	BusyPoll         time.Duration // 0: block at once
+	Recorder         vswitch.RecorderOptions
 	RxRings          int           // bytes that receive rings may take which no option asked for; see DefaultRxRings
 	Stop             ports.StopKind
 	CaptureDirs      []string // where captures may be written; empty: DefaultCaptureDirs
@@ -81,7 +82,7 @@ func New(o Options) (*Daemon, error) {
 	// those of the rest, it never queues behind a request.
 	runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), o.Workers+2))
 	boundGarbage()
-	d.sw, err = vswitch.New(vswitch.Options{Workers: o.Workers, Buffers: o.Buffers, BusyPoll: o.BusyPoll, Notify: d.hub.mac})
+	d.sw, err = vswitch.New(vswitch.Options{Workers: o.Workers, Buffers: o.Buffers, BusyPoll: o.BusyPoll, Recorder: o.Recorder, Notify: d.hub.mac})
 	if err != nil {
 		st.Close()
 		return nil, err

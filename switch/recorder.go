@@ -36,7 +36,8 @@ func DefaultRecorder() RecorderOptions {
 	return RecorderOptions{Bytes: DefaultRecorderBytes, Snap: DefaultRecorderSnap, Rate: DefaultRecorderRate}
 }
 
-func (o RecorderOptions) check() error {
+// Check tells what is out of bounds.
+func (o RecorderOptions) Check() error {
 	switch {
 	case o.Bytes == 0:
 		return nil

@@ -123,7 +123,7 @@ func New(o Options) (*Switch, error) {
 	if o.Buffers < frame.MaxBatch {
 		return nil, fmt.Errorf("start switch: %d buffers: must be at least %d", o.Buffers, frame.MaxBatch)
 	}
-	if err := o.Recorder.check(); err != nil {
+	if err := o.Recorder.Check(); err != nil {
 		return nil, fmt.Errorf("start switch: %w", err)
 	}
 	s := &Switch{

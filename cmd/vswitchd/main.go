@@ -84,6 +84,10 @@ func parse(args []string, stderr io.Writer) (*flags, error) {
 	fs.IntVar(&f.Buffers, "buffers", vswitch.DefaultBuffers, "frame `buffers` a worker for transmit rings and segments, 64 to 65536")
 	fs.DurationVar(&f.BusyPoll, "busy-poll", vswitch.DefaultBusyPoll, "how long a worker that had work lately spins before it blocks; 0 is not at all, 1s the most")
 	fs.IntVar(&f.RxRings, "rx-rings", ctl.DefaultRxRings, "`bytes` of memory for the receive rings of ports that are busy and do not set n_rxq_desc; 0 is no such rings")
+	f.Recorder = vswitch.DefaultRecorder()
+	fs.IntVar(&f.Recorder.Bytes, "recorder", f.Recorder.Bytes, "`bytes` of memory a worker for the flight recorder; 0 is no recorder")
+	fs.IntVar(&f.Recorder.Snap, "recorder-snap", f.Recorder.Snap, fmt.Sprintf("`bytes` of each frame that it keeps, %d to %d", vswitch.MinRecorderSnap, vswitch.MaxRecorderSnap))
+	fs.IntVar(&f.Recorder.Rate, "recorder-rate", f.Recorder.Rate, "`frames` a second and worker that it keeps, and as many drops; of more it keeps a sample; 0 is all")
 	fs.StringVar((*string)(&f.Stop), "ingress-stop", "", "how frames are kept from the host's stack: `clsact` or tcx; empty is clsact, or tcx where the kernel has no clsact")
 	fs.Func("capture-dir", "`directory` below which mirrors may write captures; may be given more than once (default STATE-DIR/captures, /tmp and /var/tmp)", func(dir string) error {
 		if !filepath.IsAbs(dir) {
@@ -107,6 +111,8 @@ func parse(args []string, stderr io.Writer) (*flags, error) {
 		return nil, fmt.Errorf("--buffers %d: want 64 to 65536", f.Buffers)
 	case f.RxRings < 0:
 		return nil, fmt.Errorf("--rx-rings %d: want 0 or more", f.RxRings)
+	case f.Recorder.Check() != nil:
+		return nil, fmt.Errorf("--recorder, --recorder-snap, --recorder-rate: %w", f.Recorder.Check())
 	case f.BusyPoll < 0 || f.BusyPoll > time.Second:
 		return nil, fmt.Errorf("--busy-poll %s: want 0 to 1s", f.BusyPoll)
 	case f.Stop != ports.StopAuto && f.Stop != ports.StopTCX && f.Stop != ports.StopClsact:
