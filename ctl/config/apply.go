@@ -73,6 +73,7 @@ func (e *editor) do(op Op) error {
 		"add-bridge": e.addBridge, "del-bridge": e.delBridge, "set-bridge": e.setBridge,
 		"add-port": e.addPort, "del-port": e.delPort, "set-port": e.setPort,
 		"add-mirror": e.addMirror, "del-mirror": e.delMirror,
+		"add-sflow": e.addSFlow, "del-sflow": e.delSFlow,
 		"add-fdb": e.addFDB, "del-fdb": e.delFDB,
 		"add-mesh": e.addMesh, "del-mesh": e.delMesh, "set-mesh": e.setMesh,
 	}
@@ -365,6 +366,33 @@ func (e *editor) delMirror(op Op) error {
 		names = append(names, m.Name)
 	}
 	return refuse(op.Mirror, "no mirror of %s is named %s%s", b.Name, shown(op.Mirror), didYouMean(op.Mirror, names))
+}
+
+// addSFlow with MayExist sets options of what is exported already.
+func (e *editor) addSFlow(op Op) error {
+	b, err := e.bridge(op.Bridge)
+	if err != nil {
+		return err
+	}
+	if b.SFlow != nil && !op.MayExist {
+		return refuse(op.Bridge, "%s has sFlow already: it has one at most; --may-exist sets its options", b.Name)
+	}
+	if b.SFlow == nil {
+		b.SFlow = Options{}
+	}
+	return set(&b.SFlow, op.Options, SFlowObject, sflowPath(b.Name))
+}
+
+func (e *editor) delSFlow(op Op) error {
+	b, err := e.bridge(op.Bridge)
+	if err != nil {
+		return err
+	}
+	if b.SFlow == nil && !op.IfExists {
+		return refuse(op.Bridge, "%s has no sFlow", b.Name)
+	}
+	b.SFlow = nil
+	return nil
 }
 
 // staticMAC reads the op's address, which may be typed in any notation.

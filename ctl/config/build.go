@@ -153,7 +153,8 @@ func (b *builder) bridge(n *yaml.Node, index int) (br Bridge, ok bool) {
 		return br, false
 	}
 	br.Name = name
-	br.Options = b.options(f, BridgeObject, path, "name", "ports", "mirrors", "fdb")
+	br.Options = b.options(f, BridgeObject, path, "name", "ports", "mirrors", "sflow", "fdb")
+	br.SFlow = b.sflow(f.values["sflow"], sflowPath(name))
 	ports, mirrors := map[string]int{}, map[string]int{}
 	b.list(f.values["ports"], path+".ports", maxPorts, func(i int, n *yaml.Node) {
 		if p, ok := b.port(n, path+".ports", i); ok && b.once(ports, n, portPath(name, p.Name), p.Name) {
@@ -217,6 +218,23 @@ func (b *builder) mirror(n *yaml.Node, list string, index int) (m Mirror, ok boo
 	}
 	m.Name, m.Options = name, b.options(f, MirrorObject, path, "name")
 	return m, true
+}
+
+// sflow reads what a bridge exports. No value is nothing, as with lists; a mapping
+// without options is something, in which the target is missing.
+func (b *builder) sflow(n *yaml.Node, path string) Options {
+	switch {
+	case n == nil || isNull(n):
+		return nil
+	case n.Kind != yaml.MappingNode:
+		b.wrong(n, path, "is %s: want a mapping with a target", nodeKind(n))
+		return nil
+	}
+	f, _ := b.mapping(n, path, "sFlow")
+	if o := b.options(f, SFlowObject, path); o != nil {
+		return o
+	}
+	return Options{}
 }
 
 func (b *builder) static(n *yaml.Node, path string) (m StaticMAC, ok bool) {

@@ -35,6 +35,7 @@ func (b Bridge) Clone() Bridge {
 	for i := range b.Mirrors {
 		b.Mirrors[i].Options = maps.Clone(b.Mirrors[i].Options)
 	}
+	b.SFlow = maps.Clone(b.SFlow)
 	b.FDB = slices.Clone(b.FDB)
 	return b
 }
@@ -48,7 +49,7 @@ func (d Document) Equal(other Document) bool {
 // Equal compares bridges in canonical form.
 func (b Bridge) Equal(o Bridge) bool {
 	return b.Name == o.Name && maps.Equal(b.Options, o.Options) && slices.EqualFunc(b.Ports, o.Ports, Port.Equal) &&
-		slices.EqualFunc(b.Mirrors, o.Mirrors, Mirror.Equal) && slices.Equal(b.FDB, o.FDB)
+		slices.EqualFunc(b.Mirrors, o.Mirrors, Mirror.Equal) && maps.Equal(b.SFlow, o.SFlow) && slices.Equal(b.FDB, o.FDB)
 }
 
 // Equal compares ports in canonical form.
@@ -142,6 +143,8 @@ func portPath(bridge, port string) string { return entry(bridgePath(bridge)+".po
 
 func mirrorPath(bridge, mirror string) string { return entry(bridgePath(bridge)+".mirrors", mirror) }
 
+func sflowPath(bridge string) string { return bridgePath(bridge) + ".sflow" }
+
 func meshPath(mesh string) string { return entry("meshes", mesh) }
 
 func fdbPath(bridge string, m StaticMAC) string {
@@ -180,6 +183,7 @@ func (d *Document) canonicalise(r *report) {
 		for j := range b.Mirrors {
 			b.Mirrors[j].Options.canonicalise(MirrorObject, mirrorPath(b.Name, b.Mirrors[j].Name), r)
 		}
+		b.SFlow.canonicalise(SFlowObject, sflowPath(b.Name), r)
 		for j := range b.FDB {
 			if mac, ok := parseMAC(b.FDB[j].MAC); ok {
 				b.FDB[j].MAC = mac

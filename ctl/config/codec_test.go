@@ -33,6 +33,7 @@ bridges:
         select_all: true
         output_pcap: /tmp/m0.pcapng
         rotate: 1048576
+    sflow: {target: ["10.0.0.9", "FD00::9"], sampling: 0400, agent: eth0}
     fdb:
       - mac: 02:00:00:00:00:01
         vlan: 10
@@ -86,6 +87,10 @@ const sampleYAML = `bridges:
         output_pcap: /tmp/m0.pcapng
         rotate: 1M
         select_all: true
+    sflow:
+      agent: eth0
+      sampling: 400
+      target: "10.0.0.9:6343,[fd00::9]:6343"
     fdb:
       - mac: "02:00:00:00:00:01"
         vlan: 10
@@ -105,6 +110,7 @@ const sampleJSON = `{"bridges":[{"name":"1e3","ports":[{"name":"p1","type":"patc
 	`{"name":"br0","forward-bpdu":true,"ip":"10.0.0.1/24","mac-aging-time":300,"ports":[{"name":"off","type":"tap","owner":"1000"},` +
 	`{"name":"p0","type":"patch","peer":"p1"},{"name":"trunk0","offload":true,"trunks":"10,20-30"},{"name":"veth1","offload":false,"tag":10}],` +
 	`"mirrors":[{"name":"m0","output_pcap":"/tmp/m0.pcapng","rotate":"1M","select_all":true}],` +
+	`"sflow":{"agent":"eth0","sampling":400,"target":"10.0.0.9:6343,[fd00::9]:6343"},` +
 	`"fdb":[{"mac":"02:00:00:00:00:01","vlan":10,"port":"veth1"},{"mac":"02:00:00:00:00:0a","vlan":0,"port":"br0"}]}],` +
 	`"meshes":[{"name":"m1","bfd_enable":false,"bridge":"br0","peers":"host1,192.0.2.2,host-3.example"}]}`
 
@@ -187,6 +193,10 @@ func TestParseErrors(t *testing.T) {
 		{"MAC", br0("  fdb:\n  - {mac: 1, port: a}"),
 			`line 4: bridges[br0].fdb[#1].mac: "1" is not a unicast MAC address, such as 02:00:00:00:00:01`},
 		{"MAC without port", br0("  fdb:\n  - {mac: 02:00:00:00:00:01}"), `line 4: bridges[br0].fdb[#1]: has no port`},
+		{"sFlow as a word", br0("  sflow: 10.0.0.9"), `line 3: bridges[br0].sflow: is "10.0.0.9": want a mapping with a target`},
+		{"sFlow, typo", br0("  sflow: {tragets: a}"), `line 3: bridges[br0].sflow: unknown option "tragets" for sflow; did you mean "target"?`},
+		{"sFlow, a value", br0("  sflow: {target: 10.0.0.9, sampling: 0}"), `line 3: bridges[br0].sflow.sampling: "0" is out of range: want 1 to 16777216`},
+		{"sFlow twice", br0("  sflow: {target: 10.0.0.9}\n  sflow: {target: 10.0.0.9}"), `line 4: bridges[br0]: "sflow" is written twice (first on line 3)`},
 		{"meshes mapping", "bridges: []\nmeshes: {a: b}", `line 2: meshes: is a mapping: want a list`},
 		{"mesh without name", "bridges: []\nmeshes:\n- peers: a", `line 3: meshes[#1]: has no name`},
 		{"mesh twice", "bridges: []\nmeshes:\n- name: m\n- name: m", `line 4: meshes[m]: is there twice (first on line 3)`},
@@ -346,6 +356,12 @@ func randomDocument(rng *rand.Rand) Document {
 		if len(b.Ports) > 0 && rng.IntN(2) == 0 {
 			b.Mirrors = append(b.Mirrors, Mirror{Name: pick("m", "yes"), Options: Options{
 				"select_dst_port": b.Ports[0].Name, "output_pcap": "/tmp/" + pick("a", "é") + b.Name, "snaplen": fmt.Sprint(rng.IntN(200))}})
+		}
+		if rng.IntN(2) == 0 {
+			b.SFlow = Options{"target": pick("10.0.0.9", "[fd00::9]:1", "10.0.0.9:7, fd00::9")}
+			if rng.IntN(2) == 0 {
+				b.SFlow["sampling"], b.SFlow["agent"] = fmt.Sprint(1+rng.IntN(100)), pick("lo", "off", "10.0.0.1", "fd00:0::1")
+			}
 		}
 		d.Bridges = append(d.Bridges, b)
 		for j := range rng.IntN(3) {

@@ -62,6 +62,7 @@ func TestTable(t *testing.T) {
 
 func TestCanonical(t *testing.T) {
 	const refused = ""
+	const collectors = "addresses with UDP ports, such as 10.0.0.9:6343,[fd00::9]:6343 (the port may be left out)"
 	for _, c := range []struct{ option, in, want, message string }{
 		{"offload", "on", "true", ""},
 		{"offload", "OFF", "false", ""},
@@ -127,6 +128,21 @@ func TestCanonical(t *testing.T) {
 		{"owner", "1000", "1000", ""},
 		{"owner", "4294967295", refused, `"4294967295" is not a name or number of a user or group: want a name or a number`},
 		{"owner", "-x", refused, `"-x" is not a name or number of a user or group: want a name or a number`},
+		{"target", "10.0.0.9", "10.0.0.9:6343", ""},
+		{"target", "10.0.0.9:1, [FD00::9]:2,fd00::9,[fd00::8]", "10.0.0.9:1,[fd00::9]:2,[fd00::9]:6343,[fd00::8]:6343", ""},
+		{"target", "10.0.0.9,10.0.0.9:6343", refused, `"10.0.0.9:6343" is given twice: want ` + collectors},
+		{"target", "10.0.0.9:0", refused, `"10.0.0.9:0" has no UDP port of 1 to 65535: want ` + collectors},
+		{"target", "10.0.0.9:", refused, `"10.0.0.9:" has no UDP port of 1 to 65535: want ` + collectors},
+		{"target", "[fd00::9]6343", refused, `"[fd00::9]6343" is not an address with a UDP port: want ` + collectors},
+		{"target", "[", refused, `"[" is not an address: want ` + collectors},
+		{"target", "collector:6343", refused, `"collector:6343" is not an address: want ` + collectors},
+		{"target", "224.0.0.1", refused, `"224.0.0.1" is a multicast address: want ` + collectors},
+		{"target", ",", refused, `"," names no collector: want ` + collectors},
+		{"agent", "eth0", "eth0", ""},
+		{"agent", "FD00:0::1", "fd00::1", ""},
+		{"agent", "10.0.0.256", refused, `"10.0.0.256" is not an address: want the name of an interface, or an address`},
+		{"agent", "fe80::1%eth0", refused, `"fe80::1%eth0" has a zone: want the name of an interface, or an address`},
+		{"agent", "a-name-too-long-", refused, `"a-name-too-long-" is not a name of at most 15 bytes: want the name of an interface, or an address`},
 		{"remote_ip", "192.0.2.1", "192.0.2.1", ""},
 		{"remote_ip", "FD00:0:0::0001", "fd00::1", ""},
 		{"remote_ip", "Host-1.Example.COM", "host-1.example.com", ""},

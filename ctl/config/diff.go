@@ -6,7 +6,7 @@ import (
 )
 
 // Diff says what changes from one document to another: a row for each bridge,
-// port, mirror, static MAC and mesh that comes or goes, and one for each option. Rows
+// port, mirror, sFlow, static MAC and mesh that comes or goes, and one for each option. Rows
 // stand in the order of the documents, and Diff(to, from) is the same rows the
 // other way about. Both documents must be in canonical form.
 func Diff(from, to Document) []Change {
@@ -136,6 +136,8 @@ func (d *differ) bridge(from, to *Bridge) {
 		d.entry(path, gone, come, "")
 		d.options(path, from.Options, to.Options)
 	})
+	d.entry(sflowPath(name), from.SFlow != nil && to.SFlow == nil, from.SFlow == nil && to.SFlow != nil, "")
+	d.options(sflowPath(name), from.SFlow, to.SFlow)
 	merge(from.FDB, to.FDB, compareMACs, func(from, to *StaticMAC) {
 		var was, will string
 		at := from

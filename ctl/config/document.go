@@ -23,6 +23,9 @@ package config
 //	      - name: m0
 //	        select_all: true
 //	        output_pcap: /tmp/m0.pcapng
+//	    sflow:
+//	      target: 10.0.0.9:6343
+//	      sampling: 400
 //	    fdb:
 //	      - mac: 02:00:00:00:00:01
 //	        vlan: 10
@@ -33,7 +36,8 @@ package config
 //	    key: 10
 //	    peers: host1,host2,host3
 //
-// The options of a bridge, port, mirror or mesh stand beside its name. Bridges,
+// The options of a bridge, port, mirror or mesh stand beside its name; sFlow has no
+// name, since a bridge has one at most. Bridges,
 // ports, mirrors, meshes and static MACs are kept sorted by name (MAC), so that
 // equal documents are equal bytes. Thread-safety: a Document is a value; Clone
 // before a change.
@@ -48,6 +52,7 @@ type Bridge struct {
 	Options Options
 	Ports   []Port
 	Mirrors []Mirror
+	SFlow   Options // of what is exported by sFlow; nil: nothing is
 	FDB     []StaticMAC
 }
 

@@ -2,7 +2,7 @@ package config
 
 // Op is one step of an edit. Which fields are read depends on Op.
 type Op struct {
-	Op       string  `json:"op"` // add-bridge del-bridge set-bridge add-port del-port set-port add-mirror del-mirror add-fdb del-fdb add-mesh set-mesh del-mesh
+	Op       string  `json:"op"` // add-bridge del-bridge set-bridge add-port del-port set-port add-mirror del-mirror add-sflow del-sflow add-fdb del-fdb add-mesh set-mesh del-mesh
 	Bridge   string  `json:"bridge,omitempty"`
 	Port     string  `json:"port,omitempty"`    // add-port del-port set-port, add-fdb
 	Mirror   string  `json:"mirror,omitempty"`  // add-mirror del-mirror

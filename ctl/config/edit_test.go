@@ -107,6 +107,24 @@ func TestApply(t *testing.T) {
 		{"add mirror again", []Op{{Op: "add-mirror", Bridge: "br0", Mirror: "m0"}}, `add-mirror br0 m0: mirror "m0" of br0 exists already`},
 		{"delete no mirror", []Op{{Op: "del-mirror", Bridge: "br0", Mirror: "m00"}}, `del-mirror br0 m00: no mirror of br0 is named "m00"; did you mean "m0"?`},
 
+		{"add sFlow", []Op{{Op: "add-sflow", Bridge: "br1", Options: Options{"target": "10.0.0.9", "sampling": "10"}}},
+			"add bridges[br1].sflow  \nadd bridges[br1].sflow.sampling  10\nadd bridges[br1].sflow.target  10.0.0.9:6343"},
+		{"add sFlow, no target", []Op{{Op: "add-sflow", Bridge: "br1"}}, `add-sflow br1: bridges[br1].sflow.target: is missing: ` +
+			`want addresses with UDP ports, such as 10.0.0.9:6343,[fd00::9]:6343 (the port may be left out)`},
+		{"add sFlow, typo", []Op{{Op: "add-sflow", Bridge: "br1", Options: Options{"target": "10.0.0.9", "samplin": "10"}}},
+			`add-sflow br1: bridges[br1].sflow: unknown option "samplin" for sflow; did you mean "sampling"?`},
+		{"add sFlow, an option of others", []Op{{Op: "add-sflow", Bridge: "br1", Options: Options{"tag": "10"}}},
+			`add-sflow br1: bridges[br1].sflow: option "tag" is not for sflow, but for port type packet, port type tap, port type internal, ` +
+				`port type patch, port type vxlan, port type gre, port type geneve, bridge and mesh`},
+		{"add sFlow again", []Op{{Op: "add-sflow", Bridge: "br1", Options: Options{"target": "10.0.0.9"}}, {Op: "add-sflow", Bridge: "br1"}},
+			`step 2: add-sflow br1: br1 has sFlow already: it has one at most; --may-exist sets its options`},
+		{"add sFlow that may exist", []Op{{Op: "add-sflow", Bridge: "br1", Options: Options{"target": "10.0.0.9", "header": "64"}},
+			{Op: "add-sflow", Bridge: "br1", MayExist: true, Options: Options{"header": "", "polling": "1m"}}},
+			"add bridges[br1].sflow  \nadd bridges[br1].sflow.polling  60\nadd bridges[br1].sflow.target  10.0.0.9:6343"},
+		{"add and delete sFlow", []Op{{Op: "add-sflow", Bridge: "br1", Options: Options{"target": "10.0.0.9"}}, {Op: "del-sflow", Bridge: "br1"}}, ""},
+		{"delete no sFlow", []Op{{Op: "del-sflow", Bridge: "br0"}}, `del-sflow br0: br0 has no sFlow`},
+		{"delete sFlow if exists", []Op{{Op: "del-sflow", Bridge: "br0", IfExists: true}}, ""},
+
 		{"add MAC", []Op{{Op: "add-fdb", Bridge: "br0", MAC: "0200.0000.0009", VLAN: 7, Port: "br0"}}, "add bridges[br0].fdb[7,02:00:00:00:00:09]  br0"},
 		{"add MAC again", []Op{{Op: "add-fdb", Bridge: "br0", MAC: "02:00:00:00:00:01", VLAN: 10, Port: "tap0"}},
 			`add-fdb br0 02:00:00:00:00:01 tap0: MAC 02:00:00:00:00:01 of VLAN 10 is at port veth1 already`},
@@ -160,7 +178,7 @@ func TestApply(t *testing.T) {
 			`del-bridge br0: mesh "m1" is in br0: delete the mesh first, or give it another bridge`},
 
 		{"unknown op", []Op{{Op: "add-prot"}},
-			`add-prot: unknown operation "add-prot"; did you mean "add-port"?: want add-bridge, add-fdb, add-mesh, add-mirror, add-port, del-bridge, del-fdb, del-mesh, del-mirror, del-port, set-bridge, set-mesh or set-port`},
+			`add-prot: unknown operation "add-prot"; did you mean "add-port"?: want add-bridge, add-fdb, add-mesh, add-mirror, add-port, add-sflow, del-bridge, del-fdb, del-mesh, del-mirror, del-port, del-sflow, set-bridge, set-mesh or set-port`},
 		{"second step", []Op{{Op: "add-bridge", Bridge: "x"}, {Op: "add-bridge", Bridge: "x"}}, `step 2: add-bridge x: bridge "x" exists already`},
 		{"rules are judged at the end", []Op{{Op: "set-port", Port: "veth1", Options: Options{"trunks": "30"}}, {Op: "set-port", Port: "veth1", Options: Options{"tag": ""}},
 			{Op: "del-fdb", Bridge: "br0", MAC: "02:00:00:00:00:01", VLAN: 10}},
@@ -219,6 +237,12 @@ func flat(d Document) map[string]string {
 			for k, v := range x.Options {
 				m[mirrorPath(b.Name, x.Name)+"."+k] = v
 			}
+		}
+		if b.SFlow != nil {
+			m[sflowPath(b.Name)] = ""
+		}
+		for k, v := range b.SFlow {
+			m[sflowPath(b.Name)+"."+k] = v
 		}
 		for _, s := range b.FDB {
 			m[fdbPath(b.Name, s)] = s.Port
@@ -282,10 +306,11 @@ func FuzzEdit(f *testing.F) {
 	f.Add([]byte("add ports, delete bridges, mirror the rest and so on"))
 	names := []string{"", "br0", "br1", "veth1", "p0", "p1", "x y", "way-too-long-a-name"}
 	kinds := []string{"add-bridge", "del-bridge", "set-bridge", "add-port", "del-port", "set-port", "add-mirror", "del-mirror", "add-fdb", "del-fdb", "nonsense",
-		"add-mesh", "set-mesh", "del-mesh"}
+		"add-mesh", "set-mesh", "del-mesh", "add-sflow", "del-sflow"}
 	options := []Options{nil, {"tag": "1"}, {"tag": ""}, {"trunks": "1-5"}, {"type": "patch", "peer": "p0"}, {"type": "patch", "peer": "p1"}, {"type": "tap"},
 		{"select_all": "on", "output_port": "veth1"}, {"select_src_port": "veth1,br0", "output_vlan": "3"}, {"peer": ""}, {"vlan_mode": "trunk"}, {"zzz": "1"},
-		{"type": "vxlan", "remote_ip": "a"}, {"type": "gre", "remote_ip": "b", "key": "9"}, {"bridge": "br0", "peers": "a,b"}, {"peers+": "c,a"}, {"peers-": "a"}}
+		{"type": "vxlan", "remote_ip": "a"}, {"type": "gre", "remote_ip": "b", "key": "9"}, {"bridge": "br0", "peers": "a,b"}, {"peers+": "c,a"}, {"peers-": "a"},
+		{"target": "10.0.0.9,[fd00::1]:1", "sampling": "7"}, {"target": "", "agent": "lo"}}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		d := mustParse(t, "bridges: []")
 		for len(data) >= 6 {

@@ -95,7 +95,7 @@ func comma(b []byte, i int) []byte {
 
 func (b Bridge) appendJSON(out []byte) []byte {
 	out = append(out, `{"name":`...)
-	out = b.Options.appendJSON(appendQuoted(out, b.Name))
+	out = b.Options.appendJSON(appendQuoted(out, b.Name), false)
 	if len(b.Ports) > 0 {
 		out = append(out, `,"ports":[`...)
 		for i, p := range b.Ports {
@@ -109,6 +109,10 @@ func (b Bridge) appendJSON(out []byte) []byte {
 			out = m.appendJSON(comma(out, i))
 		}
 		out = append(out, ']')
+	}
+	if b.SFlow != nil {
+		out = append(out, `,"sflow":{`...)
+		out = append(b.SFlow.appendJSON(out, true), '}')
 	}
 	if len(b.FDB) > 0 {
 		out = append(out, `,"fdb":[`...)
@@ -128,22 +132,26 @@ func (p Port) appendJSON(out []byte) []byte {
 	if p.Object() != PacketPort {
 		out = appendQuoted(append(out, `,"type":`...), p.Type)
 	}
-	return append(p.Options.appendJSON(out), '}')
+	return append(p.Options.appendJSON(out, false), '}')
 }
 
 func (m Mirror) appendJSON(out []byte) []byte {
 	out = appendQuoted(append(out, `{"name":`...), m.Name)
-	return append(m.Options.appendJSON(out), '}')
+	return append(m.Options.appendJSON(out, false), '}')
 }
 
 func (m Mesh) appendJSON(out []byte) []byte {
 	out = appendQuoted(append(out, `{"name":`...), m.Name)
-	return append(m.Options.appendJSON(out), '}')
+	return append(m.Options.appendJSON(out, false), '}')
 }
 
-func (o Options) appendJSON(out []byte) []byte {
-	for _, name := range o.Names() {
-		out = append(appendQuoted(append(out, ','), name), ':')
+// appendJSON writes options into an object: behind what stands there, or first.
+func (o Options) appendJSON(out []byte, first bool) []byte {
+	for i, name := range o.Names() {
+		if i > 0 || !first {
+			out = append(out, ',')
+		}
+		out = append(appendQuoted(out, name), ':')
 		switch v := typed(name, o[name]).(type) {
 		case int:
 			out = strconv.AppendInt(out, int64(v), 10)
@@ -182,6 +190,10 @@ func (d Document) YAML() ([]byte, error) {
 		for _, m := range b.Mirrors {
 			y.name(6, m.Name)
 			y.options(8, m.Options)
+		}
+		if b.SFlow != nil {
+			y.b = append(y.b, "    sflow:\n"...)
+			y.options(6, b.SFlow)
 		}
 		if len(b.FDB) > 0 {
 			y.b = append(y.b, "    fdb:\n"...)

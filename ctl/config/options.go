@@ -6,7 +6,8 @@ import (
 	"strings"
 )
 
-// Object is what an option belongs to: a bridge, a port of one type, a mirror, or a mesh.
+// Object is what an option belongs to: a bridge, a port of one type, a mirror, a mesh,
+// or what a bridge exports by sFlow.
 type Object string
 
 // The objects. Local is a bridge's local port: it is not written in a document,
@@ -23,6 +24,7 @@ const (
 	GenevePort   Object = "geneve"
 	MirrorObject Object = "mirror"
 	MeshObject   Object = "mesh"
+	SFlowObject  Object = "sflow"
 )
 
 // PortTypes are the words `type` takes, the default first.
@@ -35,7 +37,9 @@ var tunnelTypes = []string{string(VXLANPort), string(GREPort), string(GenevePort
 // IsTunnel says whether o is a port whose frames leave for another host.
 func (o Object) IsTunnel() bool { return o == VXLANPort || o == GREPort || o == GenevePort }
 
-func (o Object) isPort() bool { return o != BridgeObject && o != MirrorObject && o != MeshObject }
+func (o Object) isPort() bool {
+	return o != BridgeObject && o != MirrorObject && o != MeshObject && o != SFlowObject
+}
 
 // String is the object as a message names it.
 func (o Object) String() string {
@@ -67,6 +71,8 @@ const (
 	Address                // IPv4 or IPv6, unicast, without zone
 	Host                   // such an address, or a host name in lower case
 	HostList               // such hosts, each once, in the order given
+	Targets                // addresses with UDP ports, each once, in the order given: 10.0.0.9:6343,[fd00::9]:6343
+	Agent                  // the name of an interface, or an address
 	File                   // absolute path
 	Account                // a user's or group's name or number
 )
@@ -75,7 +81,7 @@ var kindNames = [...]string{
 	Bool: "bool", Int: "number", Seconds: "seconds", Size: "size", Enum: "word", VLAN: "VLAN",
 	VLANList: "VLAN list", CIDRList: "addresses", MAC: "MAC", PortName: "port", PortList: "ports",
 	BridgeName: "bridge", Key: "key", IntOrWord: "number or word", Address: "address", Host: "host", HostList: "hosts",
-	File: "file", Account: "account",
+	Targets: "collectors", Agent: "agent", File: "file", Account: "account",
 }
 
 func (k Kind) String() string { return kindNames[k] }
@@ -134,6 +140,10 @@ func (o *Option) Allowed() string {
 		return "the name of a port"
 	case PortList:
 		return "names of ports of the same bridge, such as veth1,veth2"
+	case Targets:
+		return "addresses with UDP ports, such as 10.0.0.9:6343,[fd00::9]:6343 (the port may be left out)"
+	case Agent:
+		return "the name of an interface, or an address"
 	case File:
 		return "an absolute path, such as /var/tmp/m0.pcapng"
 	case Account:
@@ -170,6 +180,7 @@ var (
 	onBridge  = []Object{BridgeObject}
 	onMirror  = []Object{MirrorObject}
 	onMesh    = []Object{MeshObject}
+	onSFlow   = []Object{SFlowObject}
 	tunnels   = []Object{VXLANPort, GREPort, GenevePort}
 	overUDP   = []Object{VXLANPort, GenevePort}
 	tunneled  = []Object{VXLANPort, GREPort, GenevePort, MeshObject}
@@ -304,6 +315,18 @@ var table = []Option{
 		Help: "size at which output_pcap begins a new file; unset is never"},
 	{Name: "files", Objects: onMirror, Kind: Int, Min: 1, Max: 1000, Default: "1",
 		Help: "files that output_pcap keeps when it rotates; the oldest goes first"},
+
+	// sFlow. A datagram holds a sample whole, which bounds header.
+	{Name: "target", Objects: onSFlow, Kind: Targets, OVS: "sFlow:targets",
+		Help: "collectors that all datagrams are sent to; required"},
+	{Name: "sampling", Objects: onSFlow, Kind: Int, Min: 1, Max: 1 << 24, Default: "400", OVS: "sFlow:sampling",
+		Help: "one frame in so many that come in, at random, is told of; 1 is each"},
+	{Name: "polling", Objects: onSFlow, Kind: Seconds, Max: 86400, Default: "30", OVS: "sFlow:polling",
+		Help: "seconds between two reports of the ports' counters; 0 is no such reports"},
+	{Name: "header", Objects: onSFlow, Kind: Int, Min: 14, Max: 1024, Default: "128", OVS: "sFlow:header",
+		Help: "bytes of a sampled frame that are sent, from its destination MAC on"},
+	{Name: "agent", Objects: onSFlow, Kind: Agent, OVS: "sFlow:agent",
+		Help: "this switch's address in datagrams, or who has it; unset is that which leads to the first target"},
 }
 
 // OptionsFor lists the options of an object in the order of the table: for help,

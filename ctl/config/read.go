@@ -84,6 +84,18 @@ func (o Options) List(name string) []string {
 	return splitList(o[name])
 }
 
+// Targets reads addresses with UDP ports, in the order given.
+func (o Options) Targets(name string) []netip.AddrPort {
+	option(name, Targets)
+	var list []netip.AddrPort
+	for _, word := range splitList(o[name]) {
+		if a, err := netip.ParseAddrPort(word); err == nil {
+			list = append(list, a)
+		}
+	}
+	return list
+}
+
 // Prefixes reads addresses, in the order given, host bits kept.
 func (o Options) Prefixes(name string) []netip.Prefix {
 	option(name, CIDRList)

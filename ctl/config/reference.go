@@ -10,7 +10,7 @@ import (
 func Reference() string {
 	var b strings.Builder
 	b.WriteString("# Options\n\n" +
-		"Every option of a bridge, a port, a mirror and a mesh. The names are those of Open vSwitch where it has the thing.\n" +
+		"Every option of a bridge, a port, a mirror, a mesh and of sFlow. The names are those of Open vSwitch where it has the thing.\n" +
 		"On the command line they are `name=value` (an empty value unsets); in a document they stand beside `name`.\n" +
 		"This page is made from the table in `ctl/config/options.go`.\n")
 	for _, s := range []struct {
@@ -26,6 +26,7 @@ func Reference() string {
 		{"Port: `type=vxlan`, `type=gre`, `type=geneve`", tunnels, "A tunnel to another host. Two tunnels need different hosts, keys (`in_key`), `local_ip` or UDP ports. Where Open vSwitch takes the word `flow`, here it is refused."},
 		{"Mirror", onMirror, "Needs `select_all`, `select_src_port` or `select_dst_port`, and one of the outputs."},
 		{"Mesh", onMesh, "One tunnel port to each peer, in one bridge; what comes from a peer never goes to another. The port to `host2` is called `NAME:host2`."},
+		{"sFlow", onSFlow, "What a bridge tells collectors of its traffic, in version 5 of sFlow: one a bridge, `sflow:` beside its `ports:`. See [monitoring](monitoring.md)."},
 	} {
 		fmt.Fprintf(&b, "\n## %s\n\n%s\n\n| option | value | default | meaning | Open vSwitch |\n|---|---|---|---|---|\n", s.title, s.note)
 		for _, o := range union(s.objects) {

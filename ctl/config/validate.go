@@ -44,6 +44,7 @@ func (d *Document) Validate() error {
 		for _, m := range b.Mirrors {
 			d.checkMirror(b, m, r)
 		}
+		b.checkSFlow(r)
 		b.checkFDB(r)
 	}
 	return r.err()
@@ -307,6 +308,14 @@ func rotatedFrom(file string) (sets []rotated) {
 		add(file, "")
 	}
 	return sets
+}
+
+// checkSFlow judges that what is exported has somewhere to go.
+func (b *Bridge) checkSFlow(r *report) {
+	if b.SFlow != nil && b.SFlow["target"] == "" {
+		r.add(&Error{Path: sflowPath(b.Name) + ".target", Allowed: find("target").Allowed(),
+			Message: "is missing: want " + find("target").Allowed()})
+	}
 }
 
 // portNames lists the names a mirror or a static MAC may give, the local port first.

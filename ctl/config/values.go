@@ -116,6 +116,10 @@ func (o *Option) canonical(value string) (string, *Error) {
 		}
 		slices.Sort(names)
 		return strings.Join(slices.Compact(names), ","), nil
+	case Targets:
+		return o.targets(v)
+	case Agent:
+		return o.agent(v)
 	case File:
 		return o.file(v)
 	case Key:
