@@ -127,6 +127,21 @@ func TestNothingIsAllocated(t *testing.T) {
 			b.must(b.SetMirrors("br0", []MirrorConfig{{Name: "m", All: true, OutVLAN: -1, Sink: &sink{discard: true}}}))
 			known(b)
 		}},
+		{"recorded and watched", func(b *bench) {
+			_, err := b.Watch(WatchConfig{In: true, Out: true})
+			b.must(err)
+			known(b)
+		}},
+		{"sampled", func(b *bench) {
+			_, err := b.Watch(WatchConfig{In: true, Sample: 10})
+			b.must(err)
+			known(b)
+		}},
+		{"overheard", func(b *bench) {
+			p := eth(broadcast, mac(1), 50)
+			p.data[12], p.data[13] = 8, 6
+			b.devs["p1"].give(p)
+		}},
 		{"a full device", func(b *bench) {
 			b.devs["p2"].full(0)
 			known(b)
@@ -138,7 +153,7 @@ func TestNothingIsAllocated(t *testing.T) {
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			b := newBench(t, Options{Buffers: 64})
+			b := newBench(t, Options{Buffers: 64, Recorder: DefaultRecorder(), Hear: func(Heard, *Sighting) {}})
 			for _, p := range []string{"p1", "p2", "p3"} {
 				b.port("br0", p, PortConfig{TxRing: 64}).discard = true
 			}
@@ -738,12 +753,36 @@ func FuzzForward(f *testing.F) {
 }
 
 func BenchmarkForward(bm *testing.B) {
+	known, every := eth(mac(2), mac(1), 46), DefaultRecorder()
+	every.Rate = 0
 	for _, c := range []struct {
-		name string
-		p    packet
-	}{{"unicast", eth(mac(2), mac(1), 46)}, {"flood3", eth(broadcast, mac(1), 46)}} {
+		name  string
+		p     packet
+		rec   RecorderOptions
+		watch bool
+	}{
+		{name: "unicast", p: known}, {name: "flood3", p: eth(broadcast, mac(1), 46)},
+		{name: "recorder", p: known, rec: DefaultRecorder()}, {name: "recorder-of-all", p: known, rec: every},
+		{name: "watched", p: known, watch: true},
+	} {
 		bm.Run(c.name, func(bm *testing.B) {
-			b := newBench(bm, Options{})
+			b := newBench(bm, Options{Recorder: c.rec})
+			if c.watch {
+				w, err := b.Watch(WatchConfig{In: true, Out: true, Snap: 96})
+				b.must(err)
+				stop := make(chan struct{})
+				defer close(stop)
+				go func() { // ends with stop
+					for {
+						select {
+						case <-stop:
+							return
+						default:
+							w.Read(func(*Sighting) {})
+						}
+					}
+				}()
+			}
 			for _, p := range []string{"p1", "p2", "p3", "p4"} {
 				b.port("br0", p, PortConfig{}).discard = true
 			}
