@@ -317,6 +317,7 @@ type Out struct {
 	// a mirror's copy, or one of a flood, where another may arrive.
 	Quiet bool
 	Own   bool // the switch made the frame, such as an ICMP answer
+	Made  bool // a segment that was made for one call, and is released after it
 }
 
 // WireLen returns the length on the wire in bytes, tag included, without FCS.

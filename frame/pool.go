@@ -100,7 +100,3 @@ func (p *Pool) Release(f *Frame) {
 		p.promised--
 	}
 }
-
-// Owned reports whether f was taken from the pool by Get for one call's use, and
-// so is no batch's.
-func (f *Frame) Owned() bool { return !f.batched }

@@ -21,7 +21,7 @@ type MirrorConfig struct {
 	OutPort string   // copies leave by this port, which carries nothing else
 	OutVLAN int      // copies are flooded in this VLAN (RSPAN); -1: not
 	Sink    Sink     // copies are written to a file; nil: not
-	Snap    int      // bytes of a frame that are copied to Sink; 0: all
+	Snap    int      // bytes of a frame that are copied; 0: all
 }
 
 // mirrorView is a mirror as a worker sees it.
@@ -176,7 +176,11 @@ func (w *worker) mirror(br *bridgeView, in *portView, f *frame.Frame, vid uint16
 		case m.outPort >= 0:
 			if out := w.snap.ports[m.outPort]; out != nil {
 				copies = 1
-				w.output(out, f, out.vlan.egress(vid, tag), depth)
+				if g := w.cut(f, m.snap); g != nil {
+					w.output(out, g, out.vlan.egress(vid, tag), depth)
+				} else {
+					w.dropOut(out, &frame.Out{F: f, Tag: tag}, DropBuffers)
+				}
 			}
 		case m.outVLAN >= 0:
 			// As OVS: what is in the VLAN already is there to be seen, and a copy of
@@ -185,10 +189,16 @@ func (w *worker) mirror(br *bridgeView, in *portView, f *frame.Frame, vid uint16
 			if dst := f.Dst(); v == vid || linkLocal(&dst) {
 				continue
 			}
+			g := w.cut(f, m.snap)
 			for _, out := range br.ports {
-				if out.vlan.member(v) && out.up() {
-					copies++
-					w.output(out, f, out.vlan.egress(v, tag), depth)
+				if !out.vlan.member(v) || !out.up() {
+					continue
+				}
+				copies++
+				if g != nil {
+					w.output(out, g, out.vlan.egress(v, tag), depth)
+				} else {
+					w.dropOut(out, &frame.Out{F: f, Tag: tag}, DropBuffers)
 				}
 			}
 		}
@@ -200,13 +210,31 @@ func (w *worker) mirror(br *bridgeView, in *portView, f *frame.Frame, vid uint16
 	}
 }
 
+// cut returns a copy of the frame's first n bytes, for a mirror whose copies are to
+// fit where the frame itself would not: f itself if it is not longer, or if n is 0; nil
+// when there is no buffer. A super-frame becomes one cut frame. It is released when all
+// that is staged was sent.
+func (w *worker) cut(f *frame.Frame, n int) *frame.Frame {
+	if n == 0 || f.Len() <= max(n, frame.EthLen) {
+		return f
+	}
+	g := w.pool.Get()
+	if g == nil {
+		return nil
+	}
+	g.Set(f.Bytes()[:max(n, frame.EthLen)])
+	g.Port = f.Port
+	w.cuts = append(w.cuts, g)
+	return g
+}
+
 // repeats reports whether one of the mirrors in done gave its copy to where m
 // would: as with OVS, a frame is copied once to a port or VLAN, however many mirrors
 // lead there.
 func (m *mirrorView) repeats(br *bridgeView, done uint64) bool {
 	for ; done != 0 && m.rings == nil; done &= done - 1 {
 		o := br.mirrors[bits.TrailingZeros64(done)]
-		if o.rings == nil && o.outPort == m.outPort && o.outVLAN == m.outVLAN {
+		if o.rings == nil && o.outPort == m.outPort && o.outVLAN == m.outVLAN && o.snap == m.snap {
 			return true
 		}
 	}

@@ -462,3 +462,27 @@ func TestHistograms(t *testing.T) {
 		t.Errorf("%d batches took %v", n, w.ResidenceSum)
 	}
 }
+
+// TestMirrorCuts: with a snap length a copy fits where the frame itself would not.
+func TestMirrorCuts(t *testing.T) {
+	b := newBench(t, Options{})
+	p1, p2 := b.port("br0", "p1", PortConfig{}), b.port("br0", "p2", PortConfig{})
+	span := b.port("br0", "span", PortConfig{})
+	b.SetLink("span", true, 100)
+	b.SetLink("p2", true, 0)
+	b.must(b.SetMirrors("br0", []MirrorConfig{{Name: "m", Src: []string{"p1"}, OutPort: "span", OutVLAN: -1, Snap: 100}}))
+	free := b.free()
+	p1.give(superFrame(mac(2), mac(1), 9000), eth(mac(2), mac(1), 40))
+	b.run()
+	whole, cut := p2.take(), span.take()
+	if len(whole) != 2 || len(whole[0].data) != 9054 {
+		t.Errorf("forwarded %d frames", len(whole))
+	}
+	if len(cut) != 2 || len(cut[0].data) != 100 || cut[0].offload != (frame.Offload{}) || len(cut[1].data) != 54 {
+		t.Errorf("copied %+v", cut)
+	}
+	if b.free() != free {
+		t.Errorf("%d buffers are free, %d were", b.free(), free)
+	}
+	b.balanced("br0")
+}

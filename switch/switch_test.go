@@ -142,6 +142,10 @@ func TestNothingIsAllocated(t *testing.T) {
 			p.data[12], p.data[13] = 8, 6
 			b.devs["p1"].give(p)
 		}},
+		{"a mirror that cuts", func(b *bench) {
+			b.must(b.SetMirrors("br0", []MirrorConfig{{Name: "m", All: true, OutPort: "p3", OutVLAN: -1, Snap: 20}}))
+			known(b)
+		}},
 		{"a full device", func(b *bench) {
 			b.devs["p2"].full(0)
 			known(b)
@@ -595,6 +599,7 @@ func TestRandomTraffic(t *testing.T) {
 			{Name: "a", All: true, OutPort: "p4", OutVLAN: -1},
 			{Name: "b", Src: []string{"p0"}, OutVLAN: 1},
 			{Name: "c", Dst: []string{"p2", "x0"}, OutVLAN: -1, Sink: &sink{}},
+			{Name: "d", All: true, OutVLAN: 2, Snap: 100},
 		}))
 		for range 60 {
 			name := names[r.IntN(len(names))]
@@ -650,7 +655,8 @@ func TestRandomTraffic(t *testing.T) {
 // TestChangeUnderTraffic changes everything while workers forward; the race
 // detector and the sums are the judges.
 func TestChangeUnderTraffic(t *testing.T) {
-	b := newBench(t, Options{Workers: 3, Notify: func(Event) {}})
+	b := newBench(t, Options{Workers: 3, Notify: func(Event) {}, Hear: func(Heard, *Sighting) {},
+		Recorder: RecorderOptions{Bytes: MinRecorderBytes, Snap: 64}})
 	for i := range 4 {
 		d := b.port("br0", fmt.Sprintf("p%d", i), PortConfig{})
 		d.discard = true
@@ -674,6 +680,15 @@ func TestChangeUnderTraffic(t *testing.T) {
 		if _, err := b.FlushFDB("br0", func(e FDBEntry) bool { return e.Port == "p0" }); err != nil {
 			t.Fatal(err)
 		}
+		watch, err := b.Watch(WatchConfig{In: true, Out: true})
+		b.must(err)
+		b.Recorded(time.Now().Add(-10*time.Millisecond), func(*Sighting) bool { return true })
+		b.LastDrop("p1", DropVLANNotTrunked)
+		_, err = b.Trace("p0", eth(mac(1), mac(0), 60).data, frame.Offload{})
+		b.must(err)
+		watch.Read(func(*Sighting) {})
+		watch.Close()
+		watch.Read(func(*Sighting) {})
 		b.must(b.DelPort(name))
 	}
 	b.run()

@@ -88,6 +88,10 @@ func (w *worker) flushAll() {
 		q.dirty = false
 	}
 	w.dirty = w.dirty[:0]
+	for _, f := range w.cuts {
+		w.pool.Release(f)
+	}
+	w.cuts = w.cuts[:0]
 }
 
 // flush sends what is staged for one port.
@@ -233,7 +237,7 @@ func (w *worker) finish(q *txQueue, outs []frame.Out) {
 	flush := func() {
 		w.send(q, ready)
 		for i := range ready {
-			if ready[i].F.Owned() {
+			if ready[i].Made {
 				w.pool.Release(ready[i].F)
 			}
 		}
@@ -268,7 +272,7 @@ func (w *worker) finish(q *txQueue, outs []frame.Out) {
 			}
 			w.segmenter.Next(s)
 			segments++
-			if ready = append(ready, frame.Out{F: s, Tag: o.Tag, Own: o.Own}); len(ready) == cap(ready) {
+			if ready = append(ready, frame.Out{F: s, Tag: o.Tag, Own: o.Own, Made: true}); len(ready) == cap(ready) {
 				flush()
 			}
 		}

@@ -43,6 +43,7 @@ type worker struct {
 	tx        []*txQueue // by port id; made at the first frame
 	dirty     []*txQueue // with frames staged
 	finished  []frame.Out
+	cuts      []*frame.Frame // mirrors' copies, until all that is staged is sent
 	answer    [1]frame.Out
 	segmenter frame.Segmenter
 
