@@ -310,7 +310,7 @@ var table = []Option{
 	{Name: "output_pcap", Objects: onMirror, Kind: File,
 		Help: "pcapng file the copies are written to, below a directory of vswitchd's --capture-dir"},
 	{Name: "snaplen", Objects: onMirror, Kind: Int, Max: 262144, Default: "0", OVS: "Mirror:snaplen",
-		Help: "bytes of a frame that output_pcap keeps; 0 is the whole frame"},
+		Help: "bytes of a frame that are copied; 0 is the whole frame; less than 14 count as 14 but for output_pcap"},
 	{Name: "rotate", Objects: onMirror, Kind: Size, Min: 4096, Max: maxRotate,
 		Help: "size at which output_pcap begins a new file; unset is never"},
 	{Name: "files", Objects: onMirror, Kind: Int, Min: 1, Max: 1000, Default: "1",

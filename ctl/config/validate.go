@@ -234,7 +234,7 @@ func (d *Document) checkMirror(b *Bridge, m Mirror, r *report) {
 	if out := o["output_port"]; out != "" {
 		portCheck("output_port", out)
 	}
-	for _, option := range []string{"snaplen", "rotate", "files"} {
+	for _, option := range []string{"rotate", "files"} {
 		if o[option] != "" && o["output_pcap"] == "" {
 			r.addf(path+"."+option, "is for output_pcap only")
 		}
