@@ -30,7 +30,7 @@ type Options struct {
 	Buffers          int           // frame buffers a worker
 	BusyPoll         time.Duration // 0: block at once
 	Recorder         vswitch.RecorderOptions
-	RxRings          int           // bytes that receive rings may take which no option asked for; see DefaultRxRings
+	RxRings          int // bytes that receive rings may take which no option asked for; see DefaultRxRings
 	Stop             ports.StopKind
 	CaptureDirs      []string // where captures may be written; empty: DefaultCaptureDirs
 	Log              *slog.Logger
@@ -47,6 +47,7 @@ type Daemon struct {
 	stopper    *ports.Stopper
 	reconciler *reconciler
 	hub        *hub
+	seen       seen // addresses, drops: why.go and its neighbours
 
 	edit   sync.Mutex // one change at a time
 	closed bool       // guarded by edit
@@ -82,7 +83,8 @@ func New(o Options) (*Daemon, error) {
 	// those of the rest, it never queues behind a request.
 	runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), o.Workers+2))
 	boundGarbage()
-	d.sw, err = vswitch.New(vswitch.Options{Workers: o.Workers, Buffers: o.Buffers, BusyPoll: o.BusyPoll, Recorder: o.Recorder, Notify: d.hub.mac})
+	d.seen = newSeen(d.hub.tell)
+	d.sw, err = vswitch.New(vswitch.Options{Workers: o.Workers, Buffers: o.Buffers, BusyPoll: o.BusyPoll, Recorder: o.Recorder, Notify: d.notify, Hear: d.hear})
 	if err != nil {
 		st.Close()
 		return nil, err
@@ -99,10 +101,12 @@ func New(o Options) (*Daemon, error) {
 	}
 	var ctx context.Context
 	ctx, d.cancel = context.WithCancel(context.Background())
-	d.running.Go(func() { d.hub.run(ctx.Done()) })    // these four end with
+	d.running.Go(func() { d.hub.run(ctx.Done()) })    // these six end with
 	d.running.Go(func() { d.reconciler.run(ctx) })    // ctx, by Close
 	d.running.Go(func() { tidy(ctx) })                //
 	d.running.Go(func() { d.watchDrops(ctx.Done()) }) //
+	d.running.Go(func() { d.seen.macs.run(ctx.Done()) })
+	d.running.Go(func() { d.keepLedger(ctx.Done()) })
 	return d, nil
 }
 
@@ -217,7 +221,7 @@ func (d *Daemon) watchDrops(done <-chan struct{}) {
 			last = nil
 			continue
 		}
-		drops, err := d.Drops(context.Background(), "", "")
+		drops, err := d.countDrops("", "")
 		if err != nil {
 			continue
 		}

@@ -260,32 +260,6 @@ func (d *Daemon) FDBFlush(_ context.Context, q api.FDBQuery) (api.FlushResult, e
 	return res, nil
 }
 
-// Drops is described at api.Service.
-func (d *Daemon) Drops(_ context.Context, bridge, port string) ([]api.Drop, error) {
-	bridges, err := d.portsOf(bridge, port)
-	if err != nil {
-		return nil, err
-	}
-	all := []api.Drop{}
-	for _, b := range bridges {
-		for _, p := range b.Ports {
-			for _, r := range vswitch.Reasons() {
-				if n := p.Counters.Drops[r]; n.Count > 0 {
-					all = append(all, api.Drop{
-						Bridge: b.Name, Port: p.Name, Reason: r.String(), Count: n.Count, LastSeen: d.sw.Time(n.Last), Help: r.Help(),
-					})
-				}
-			}
-		}
-	}
-	if bridge == "" && port == "" {
-		all = append(all, d.endpointDrops()...)
-	}
-	// What happened last is what the operator came for.
-	slices.SortStableFunc(all, func(x, y api.Drop) int { return y.LastSeen.Compare(x.LastSeen) })
-	return all, nil
-}
-
 // Stats is described at api.Service.
 func (d *Daemon) Stats(_ context.Context, bridge, port string) ([]api.BridgeStats, error) {
 	bridges, err := d.portsOf(bridge, port)

@@ -9,7 +9,7 @@ import (
 // EventKinds are the kinds an Event can have.
 var EventKinds = []string{
 	"port-up", "port-down", "port-waiting", "port-error", "port-removed",
-	"mac-learned", "mac-moved", "mac-aged", "mac-evicted", "mac-flapping",
+	"mac-learned", "mac-moved", "mac-aged", "mac-evicted", "mac-flapping", "address-conflict",
 	"bfd-up", "bfd-down", "mtu-changed",
 	"config", "confirm", "drops", "mirror-error", "mirror-up", "resync", "store", "lost",
 }

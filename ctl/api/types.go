@@ -321,7 +321,7 @@ type HistoryEntry struct {
 
 // Event is one line of `monitor`. Kinds: port-up, port-down, port-waiting,
 // port-error, port-removed, mac-learned, mac-moved, mac-aged, mac-evicted,
-// mac-flapping, bfd-up, bfd-down, mtu-changed, config, confirm, drops, mirror-error, mirror-up, resync, store, lost.
+// mac-flapping, address-conflict, bfd-up, bfd-down, mtu-changed, config, confirm, drops, mirror-error, mirror-up, resync, store, lost.
 type Event struct {
 	Time    time.Time      `json:"time"`
 	Kind    string         `json:"kind"`

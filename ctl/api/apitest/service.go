@@ -31,6 +31,7 @@ type Service struct {
 	D       []api.Drop
 	B       []api.BridgeStats
 	W       []api.WorkerStats
+	Y       Why
 	Panic   any // not nil: every method but Version panics with it
 	Feed    int // capacity of each subscription
 
