@@ -49,6 +49,8 @@ type Daemon struct {
 	hub        *hub
 	seen       seen // addresses, drops: why.go and its neighbours
 
+	captures captures
+
 	edit   sync.Mutex // one change at a time
 	closed bool       // guarded by edit
 

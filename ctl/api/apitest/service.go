@@ -32,8 +32,9 @@ type Service struct {
 	B       []api.BridgeStats
 	W       []api.WorkerStats
 	Y       Why
-	Panic   any // not nil: every method but Version panics with it
-	Feed    int // capacity of each subscription
+	Captures
+	Panic any // not nil: every method but Version panics with it
+	Feed  int // capacity of each subscription
 
 	mu    sync.Mutex
 	asked []any
