@@ -345,7 +345,7 @@ func TestValidate(t *testing.T) {
 			`bridges[br0].mirrors[m].select_dst_port: "x" is the mirror's output_port: it carries copies only and cannot be mirrored`},
 		{"mirror of all but its output", br0("  ports: [{name: x}]\n  mirrors: [{name: m, select_all: on, output_port: x}]"), ""},
 		{"snaplen to a VLAN", br0("  mirrors: [{name: m, select_all: true, output_vlan: 1, snaplen: 90}]"), ""},
-		{"files without file", br0("  mirrors: [{name: m, select_all: true, output_vlan: 1, rotate: 1M, files: 9}]"),
+		{"files without file", br0("  mirrors: [{name: m, select_all: true, output_vlan: 1, rotate: 1M}]"),
 			`bridges[br0].mirrors[m].rotate: is for output_pcap only`},
 		{"files without rotate", br0("  mirrors: [{name: m, select_all: true, output_pcap: /x, files: 2}]"),
 			`bridges[br0].mirrors[m].files: needs rotate, the size at which a file is full`},
