@@ -139,6 +139,7 @@ func choose(o options) ([]perf.Scenario, []perf.Contender, error) {
 		scenarios = perf.Quick(scenarios)
 	}
 	if err == nil && o.subjects != "" {
+		contenders = append(contenders, perf.Contenders(subject.Variants(o.bin))...)
 		contenders, err = perf.Choose(contenders, strings.Split(o.subjects, ","))
 	}
 	return scenarios, contenders, err

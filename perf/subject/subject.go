@@ -70,7 +70,7 @@ func All(bin string) []Subject {
 		{
 			Name: "vswitch", Title: "vswitch",
 			Notes:  "Default settings; containers' and underlay's offloads as they are.",
-			driver: vswitch{bin},
+			driver: vswitch{bin: bin},
 		},
 		{
 			Name: "ovs", Title: "Open vSwitch, userspace",
@@ -101,6 +101,26 @@ func All(bin string) []Subject {
 			Notes: "vde_switch with one TAP a container, moved into it: a hop less than a veth pair. The switch's TAPs have no offloads. Idle ports are TAPs, too. " +
 				"Its CPU time and memory are vde_switch's and, for a port added later, vde_plug2tap's.",
 			driver: vde{},
+		},
+	}
+}
+
+// Variants returns this project's switch with other settings than the default ones: to
+// tell what a feature costs, when they are named.
+func Variants(bin string) []Subject {
+	if abs, err := filepath.Abs(bin); err == nil {
+		bin = abs
+	}
+	return []Subject{
+		{
+			Name: "vswitch-unrecorded", Title: "vswitch without flight recorder",
+			Notes:  "vswitchd --recorder 0.",
+			driver: vswitch{bin, []string{"--recorder", "0"}},
+		},
+		{
+			Name: "vswitch-records-all", Title: "vswitch that records every frame",
+			Notes:  "vswitchd --recorder-rate 0.",
+			driver: vswitch{bin, []string{"--recorder-rate", "0"}},
 		},
 	}
 }

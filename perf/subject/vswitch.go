@@ -12,7 +12,10 @@ import (
 )
 
 // vswitch is this project's, as built.
-type vswitch struct{ bin string }
+type vswitch struct {
+	bin  string
+	args []string // of vswitchd
+}
 
 func (d vswitch) can(Topology) error {
 	for _, name := range []string{"vswitchd", "vswitchctl"} {
@@ -39,7 +42,7 @@ const bridgeName = "br0" // of every subject
 
 func (d vswitch) start(s site) node {
 	n := &vswitchNode{lab: s.Lab, host: s.host, table: s.TableSize}
-	n.daemon = s.host.Daemon(lab.DaemonOptions{BinDir: d.bin})
+	n.daemon = s.host.Daemon(lab.DaemonOptions{BinDir: d.bin, Args: d.args})
 	if s.Tunnel != "" {
 		n.ports = append(n.ports, tunnelPort("tunnel", s.Tunnel, underlayAddr(s.peer)))
 	}
