@@ -47,6 +47,7 @@ type Daemon struct {
 	stopper    *ports.Stopper
 	reconciler *reconciler
 	hub        *hub
+	replays    replays
 	seen       seen // addresses, drops: why.go and its neighbours
 
 	captures captures

@@ -232,8 +232,13 @@ func call[T any](ctx context.Context, c *Client, method, path string, q url.Valu
 
 // send returns an answer of success; the caller closes its body.
 func (c *Client) send(ctx context.Context, method, path string, q url.Values, body []byte) (*http.Response, error) {
+	return c.sendFrom(ctx, method, path, q, bytes.NewReader(body))
+}
+
+// sendFrom is send of a body that is read as it is sent.
+func (c *Client) sendFrom(ctx context.Context, method, path string, q url.Values, body io.Reader) (*http.Response, error) {
 	u := url.URL{Scheme: "http", Host: "vswitch", Path: "/v1/" + path, RawQuery: q.Encode()}
-	req, err := http.NewRequestWithContext(ctx, method, u.String(), bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, method, u.String(), body)
 	if err != nil {
 		return nil, fmt.Errorf("make request: %w", err)
 	}

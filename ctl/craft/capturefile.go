@@ -156,6 +156,10 @@ func short(err error) error {
 	return err
 }
 
+// Waiting reports whether nothing of the next packet was read yet: Next may have to wait
+// for who writes it.
+func (c *Reader) Waiting() bool { return c.r.Buffered() == 0 }
+
 // Next returns the next packet, which is the Reader's own. The error is io.EOF at the
 // end; any other ends the reading, and tells at which packet it was.
 func (c *Reader) Next() (*Packet, error) {

@@ -32,6 +32,7 @@ type Service struct {
 	B       []api.BridgeStats
 	W       []api.WorkerStats
 	Y       Why
+	Tr      Traces
 	Captures
 	Panic any // not nil: every method but Version panics with it
 	Feed  int // capacity of each subscription
