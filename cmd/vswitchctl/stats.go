@@ -5,117 +5,11 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	"vswitch/ctl/api"
 )
-
-func (a *app) drops() *cobra.Command {
-	return &cobra.Command{
-		Use:   "drops [BR [PORT]]",
-		Short: "Show which frames were dropped, where, why, and what to do",
-		Long: `Show which frames were dropped, where, why, and what to do. Packets that are no tunnel's have no
-bridge: PORT is the endpoint they came to, and SOURCE the host that sends them.`,
-		Example: "  vswitchctl drops br0 veth1",
-		Args:    between(0, 2),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c := a.client()
-			defer c.Close()
-			drops, err := c.Drops(cmd.Context(), arg(args, 0), arg(args, 1))
-			if err != nil {
-				return err
-			}
-			return a.print(drops, func() string { return a.dropsText(drops) })
-		},
-		ValidArgsFunction: a.complete(a.bridges, a.ports),
-	}
-}
-
-// dropsText puts what was dropped last first: that is what hurts now.
-func (a *app) dropsText(drops []api.Drop) string {
-	if len(drops) == 0 {
-		return "no frame was dropped\n"
-	}
-	t := a.dropRows(drops, true)
-	if _, w := t.widths(); w > width {
-		t = a.dropRows(drops, false)
-	}
-	return t.String()
-}
-
-// dropRows has the time of day only where there is room for it.
-func (a *app) dropRows(drops []api.Drop, clock bool) *table {
-	drops = fold(drops)
-	slices.SortStableFunc(drops, func(x, y api.Drop) int {
-		return cmp.Or(y.LastSeen.Truncate(time.Second).Compare(x.LastSeen.Truncate(time.Second)), cmp.Compare(y.Count, x.Count),
-			cmp.Compare(x.Bridge, y.Bridge), cmp.Compare(x.Port, y.Port), cmp.Compare(x.Reason, y.Reason), cmp.Compare(x.Source, y.Source))
-	})
-	explained := map[string]bool{}
-	sources := slices.ContainsFunc(drops, func(d api.Drop) bool { return d.Source != "" })
-	titles := []string{"REASON", "BRIDGE", "PORT", ">COUNT", "LAST SEEN"}
-	if sources {
-		titles = slices.Insert(titles, 3, "SOURCE")
-	}
-	t := newTable("", titles...)
-	for _, d := range drops {
-		seen := "-"
-		if !d.LastSeen.IsZero() {
-			seen = ago(a.now().Sub(d.LastSeen)) + " ago"
-		}
-		if clock && !d.LastSeen.IsZero() {
-			seen = a.clock(d.LastSeen) + " (" + seen + ")"
-		}
-		cells := []any{d.Reason, cmp.Or(d.Bridge, "-"), d.Port, d.Count, seen}
-		if sources {
-			cells = slices.Insert(cells, 3, any(cmp.Or(d.Source, "-")))
-		}
-		r := t.add(cells...)
-		if d.Help != "" && !explained[d.Help] {
-			r.under = append(r.under, d.Help)
-		}
-		explained[d.Help] = true
-	}
-	return t
-}
-
-// mostSources is how many sources of one reason at one place are listed.
-const mostSources = 10
-
-// fold lists the sources that sent most for each reason at each place, and makes the
-// others one row: a flood of forged sources must not hide the rest.
-func fold(drops []api.Drop) []api.Drop {
-	type place struct{ bridge, port, reason string }
-	named := map[place][]api.Drop{}
-	var rows []api.Drop
-	for _, d := range drops {
-		if d.Source == "" {
-			rows = append(rows, d)
-			continue
-		}
-		at := place{d.Bridge, d.Port, d.Reason}
-		named[at] = append(named[at], d)
-	}
-	for _, all := range named {
-		slices.SortFunc(all, func(x, y api.Drop) int {
-			return cmp.Or(cmp.Compare(y.Count, x.Count), y.LastSeen.Compare(x.LastSeen), cmp.Compare(x.Source, y.Source))
-		})
-		if len(all) > mostSources {
-			others := all[mostSources]
-			others.Source = fmt.Sprintf("%d others", len(all)-mostSources)
-			for _, d := range all[mostSources+1:] {
-				others.Count += d.Count
-				if d.LastSeen.After(others.LastSeen) {
-					others.LastSeen = d.LastSeen
-				}
-			}
-			all = append(all[:mostSources], others)
-		}
-		rows = append(rows, all...)
-	}
-	return rows
-}
 
 func (a *app) stats() *cobra.Command {
 	cmd := &cobra.Command{
