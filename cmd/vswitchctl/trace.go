@@ -1,5 +1,469 @@
 package main
 
-import "github.com/spf13/cobra"
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"unicode/utf8"
 
-func (a *app) trace() *cobra.Command { return nil }
+	"github.com/spf13/cobra"
+
+	"vswitch/capture"
+	"vswitch/ctl/api"
+	"vswitch/ctl/craft"
+)
+
+// traceFlags are what trace is told beside words.
+type traceFlags struct {
+	frame, pcap, path string
+	live              bool
+	count             int
+}
+
+func (a *app) trace() *cobra.Command {
+	var f traceFlags
+	cmd := &cobra.Command{
+		Use:        "trace [BR] in_port=P WORD…|--frame HEX|--pcap FILE",
+		SuggestFor: []string{"ofproto/trace", "packet-tracer"},
+		Short:      "Show what the switch would do with a frame, or does with real ones (--live), step by step",
+		Long: `Show what the switch would do with a frame that comes in by port P, step by step, and by which
+ports it would leave. The steps are taken by the code that forwards, on a copy of its state:
+nothing is sent, counted or learned.
+
+The frame is made of words, or given in hexadecimal digits (--frame), or read from a capture file
+(--pcap; of a pcapng file, a frame comes in by the port that its interface is named after, unless
+in_port= says otherwise). "-" is standard input.
+
+--live shows the same for real frames as they pass: trace --live [BR|in_port=P] ['FILTER'], the
+filter as tcpdump has it.
+--path MAC|IP sends marked frames from a port, and shows each switch on the way:
+trace --path MAC|IP P.
+
+` + wordsHelp(),
+		Example: `  vswitchctl trace br0 in_port=veth1 eth_dst=02:00:00:00:00:02 ip_dst=10.0.0.2 proto=tcp port=80
+  vswitchctl trace in_port=veth1 eth_dst=broadcast arp arp_tpa=10.0.0.2
+  vswitchctl trace in_port=veth1 --pcap seen.pcapng -c 3
+  vswitchctl trace --live br0 'icmp' -c 2`,
+		Args: between(0, -1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var ways []string
+			for name, given := range map[string]bool{"--frame": f.frame != "", "--pcap": f.pcap != "", "--live": f.live, "--path": f.path != ""} {
+				if given {
+					ways = append(ways, name)
+				}
+			}
+			slices.Sort(ways)
+			switch {
+			case len(ways) > 1:
+				return &usageError{strings.Join(ways, " and ") + ": one of them is wanted", cmd}
+			case f.path != "":
+				if len(args) != 1 {
+					return &usageError{"--path MAC|IP wants the port that the probes come in by: trace --path 10.0.0.2 veth1", cmd}
+				}
+				return a.tracePath(cmd, f.path, strings.TrimPrefix(args[0], "in_port="))
+			case f.count < 0:
+				return &usageError{fmt.Sprintf("-c %d: a number above zero is wanted", f.count), cmd}
+			case f.live:
+				return a.traceLive(cmd, args, f)
+			}
+			return a.traceGiven(cmd, args, f)
+		},
+		ValidArgsFunction: a.complete(a.bridges, a.traceWords),
+	}
+	cmd.Flags().StringVar(&f.frame, "frame", "", "the frame in `HEX`adecimal digits, its VLAN tag included")
+	cmd.Flags().StringVar(&f.pcap, "pcap", "", "the frames of a capture `FILE`, pcap or pcapng")
+	cmd.Flags().BoolVar(&f.live, "live", false, "real frames, as they pass")
+	cmd.Flags().IntVarP(&f.count, "count", "c", 0, fmt.Sprintf("end after `N` frames; with --live %d unless given", api.DefaultTraceCount))
+	cmd.Flags().StringVar(&f.path, "path", "", "the way to this `MAC|IP` over all hosts, by probes")
+	cmd.RegisterFlagCompletionFunc("frame", cobra.NoFileCompletions)
+	cmd.RegisterFlagCompletionFunc("path", cobra.NoFileCompletions)
+	return cmd
+}
+
+// wordsHelp lists the words that make a frame.
+func wordsHelp() string {
+	var b strings.Builder
+	b.WriteString("Words (OVS's spellings such as nw_dst, tp_dst and dl_vlan are understood, too):\n")
+	t := newTable("  ", "WORD", "WHAT IT IS")
+	for _, w := range craft.Words() {
+		if help := craft.Help(w); help != "" {
+			t.add(w, help)
+		}
+	}
+	_, rest, _ := strings.Cut(t.String(), "\n")
+	b.WriteString(rest)
+	wrapTo(&b, "  ", width, "alone: tcp, udp, icmp, icmp6, tcp6, udp6, arp")
+	return strings.TrimRight(b.String(), "\n")
+}
+
+// traceWords are the ports of the bridge that was typed first, and the words.
+func (a *app) traceWords(before []string) []string {
+	out := []string{"in_port="}
+	for _, p := range a.ports(before) {
+		out = append(out, "in_port="+p)
+	}
+	return append(out, craft.Words()...)
+}
+
+// portArgs takes [BR] and in_port=P out of args.
+func portArgs(cmd *cobra.Command, args []string) (bridge, port string, rest []string, err error) {
+	for i, arg := range args {
+		value, isPort := strings.CutPrefix(arg, "in_port=")
+		switch {
+		case isPort && (port != "" || value == ""):
+			return "", "", nil, &usageError{fmt.Sprintf("%q: one port is wanted, once", arg), cmd}
+		case isPort:
+			port = value
+		case i == 0 && !strings.ContainsAny(arg, "=,") && !slices.Contains(craft.Words(), arg):
+			bridge = arg
+		default:
+			rest = append(rest, arg)
+		}
+	}
+	return bridge, port, rest, nil
+}
+
+// traceGiven traces frames that the command line gives.
+func (a *app) traceGiven(cmd *cobra.Command, args []string, f traceFlags) error {
+	bridge, port, words, err := portArgs(cmd, args)
+	if err != nil {
+		return err
+	}
+	switch {
+	case f.pcap != "" && len(words) == 0:
+		return a.tracePcap(cmd.Context(), api.TraceRequest{Bridge: bridge, InPort: port}, f)
+	case (f.pcap != "" || f.frame != "") && len(words) > 0:
+		return &usageError{fmt.Sprintf("%q: words make a frame, and here it is given", words[0]), cmd}
+	case port == "":
+		return &usageError{"in_port=P is missing: the port that the frame comes in by", cmd}
+	}
+	c := a.client()
+	defer c.Close()
+	r := api.TraceRequest{Bridge: bridge, InPort: port}
+	if f.frame != "" {
+		if f.frame == "-" {
+			text, err := io.ReadAll(io.LimitReader(a.in, 1<<20))
+			if err != nil {
+				return fmt.Errorf("read standard input: %w", err)
+			}
+			f.frame = string(text)
+		}
+		data, err := craft.Hex(f.frame)
+		if err != nil {
+			return &usageError{err.Error(), cmd}
+		}
+		r.Frame = hex.EncodeToString(data)
+	} else {
+		made, err := a.crafted(cmd, c, bridge, port, words)
+		if err != nil {
+			return err
+		}
+		r.Frame = hex.EncodeToString(made.Data)
+		if o := api.TraceOffload(made.Offload); o != (api.TraceOffload{}) {
+			r.Offload = &o
+		}
+	}
+	t, err := c.Trace(cmd.Context(), r)
+	if err != nil {
+		return err
+	}
+	return a.print(t, func() string { return traceText(&t) })
+}
+
+// crafted makes a frame of words. Addresses that they leave out are what the daemon
+// knows, if that is one.
+func (a *app) crafted(cmd *cobra.Command, c *api.Client, bridge, port string, words []string) (craft.Frame, error) {
+	s, err := craft.Parse(words)
+	if err != nil {
+		return craft.Frame{}, &usageError{err.Error(), nil}
+	}
+	if s.NeedsSource() {
+		mac, err := a.sourceAt(cmd, c, bridge, port)
+		if err != nil {
+			return craft.Frame{}, err
+		}
+		s.SetSource(mac)
+	}
+	if ip := s.Destination(); s.NeedsDestination() && ip.IsValid() {
+		mac, err := a.ownerOf(cmd, c, bridge, ip.String())
+		if err != nil {
+			return craft.Frame{}, err
+		}
+		s.SetDestination(mac)
+	}
+	made, err := s.Frame()
+	if err != nil {
+		return craft.Frame{}, &usageError{err.Error(), nil}
+	}
+	return made, nil
+}
+
+// maxOffered is how many addresses a refusal names.
+const maxOffered = 3
+
+// sourceAt is the one MAC address that was learned at a port.
+func (a *app) sourceAt(cmd *cobra.Command, c *api.Client, bridge, port string) (net.HardwareAddr, error) {
+	entries, err := c.FDB(cmd.Context(), api.FDBQuery{Bridge: bridge, Port: port, VLAN: -1})
+	if err != nil {
+		return nil, err
+	}
+	var macs []string
+	for _, e := range entries {
+		if !slices.Contains(macs, e.MAC) {
+			macs = append(macs, e.MAC)
+		}
+	}
+	return a.one("eth_src", macs, fmt.Sprintf("no MAC address is known at %s", port), fmt.Sprintf("of the %d that are known at %s", len(macs), port), "is known at "+port)
+}
+
+// ownerOf is the one MAC address that says it has an IP address.
+func (a *app) ownerOf(cmd *cobra.Command, c *api.Client, bridge, ip string) (net.HardwareAddr, error) {
+	why, err := c.Why(cmd.Context(), api.WhyQuery{Address: ip, Bridge: bridge})
+	if err != nil {
+		return nil, err
+	}
+	var macs []string
+	for _, n := range why.Neighbors {
+		if n.IP == ip && !slices.Contains(macs, n.MAC) {
+			macs = append(macs, n.MAC)
+		}
+	}
+	return a.one("eth_dst", macs, "nobody was heard to say that he has "+ip, fmt.Sprintf("of the %d that say they have %s", len(macs), ip), "said that it has "+ip)
+}
+
+// one takes the only address of a list, and says so; or says what to give.
+func (a *app) one(word string, macs []string, none, many, because string) (net.HardwareAddr, error) {
+	switch {
+	case len(macs) == 0:
+		say := fmt.Sprintf("%s= is missing, and %s: give it", word, none)
+		if word == "eth_dst" {
+			say += ", or eth_dst=broadcast"
+		}
+		return nil, &usageError{say, nil}
+	case len(macs) > 1:
+		offered := strings.Join(macs[:min(len(macs), maxOffered)], ", ")
+		if len(macs) > maxOffered {
+			offered += ", …"
+		}
+		return nil, &usageError{fmt.Sprintf("%s= is missing: give one %s: %s", word, many, offered), nil}
+	}
+	mac, err := net.ParseMAC(macs[0])
+	if err != nil {
+		return nil, fmt.Errorf("read the daemon's answer: %w", err)
+	}
+	fmt.Fprintf(a.err, "%s=%s, which %s\n", word, clean(macs[0]), clean(because))
+	return mac, nil
+}
+
+// tracePcap traces the frames of a capture file, those that came in.
+func (a *app) tracePcap(ctx context.Context, r api.TraceRequest, f traceFlags) error {
+	file, err := a.open(f.pcap)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	in, err := craft.NewReader(file)
+	if err != nil {
+		return fmt.Errorf("%s: %w", f.pcap, err)
+	}
+	c := a.client()
+	defer c.Close()
+	traced := 0
+	for f.count == 0 || traced < f.count {
+		p, err := in.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", f.pcap, err)
+		}
+		if p.Direction == capture.Outbound {
+			continue
+		}
+		data, cut, err := p.Frame()
+		if err != nil {
+			fmt.Fprintf(a.err, "frame %d: %s\n", p.Number, err)
+			continue
+		}
+		one := r
+		if one.InPort == "" {
+			one.InPort = p.Interface
+		}
+		if one.InPort == "" {
+			return &usageError{fmt.Sprintf("in_port=P is missing: %s does not say by which port frame %d came in", f.pcap, p.Number), nil}
+		}
+		one.Frame = hex.EncodeToString(data)
+		t, err := c.Trace(ctx, one)
+		if err != nil {
+			return fmt.Errorf("frame %d: %w", p.Number, err)
+		}
+		title := fmt.Sprintf("frame %d", p.Number)
+		if cut {
+			title += fmt.Sprintf(", of which %d bytes of %d are in the file: the rest is zeros", len(p.Data), p.Len)
+		}
+		if err := a.traced(&t, title, traced > 0); err != nil {
+			return err
+		}
+		traced++
+	}
+	if traced == 0 {
+		fmt.Fprintf(a.err, "no frame of %s came in by a port\n", clean(f.pcap))
+	}
+	return nil
+}
+
+// open opens a file, or standard input for "-".
+func (a *app) open(name string) (io.ReadCloser, error) {
+	if name == "-" {
+		return io.NopCloser(a.in), nil
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+// traceLive shows real frames.
+func (a *app) traceLive(cmd *cobra.Command, args []string, f traceFlags) error {
+	q := api.TraceQuery{Count: f.count}
+	var words []string
+	for _, arg := range args {
+		if port, ok := strings.CutPrefix(arg, "in_port="); ok {
+			q.Port = port
+			continue
+		}
+		words = append(words, arg)
+	}
+	if len(words) > 0 && slices.Contains(a.bridges(nil), words[0]) {
+		q.Bridge, words = words[0], words[1:]
+	}
+	q.Filter = strings.Join(words, " ")
+	c := a.client()
+	defer c.Close()
+	first := true
+	end, err := c.TraceLive(cmd.Context(), q, nil, func(t *api.Trace) error {
+		title := t.Time.In(a.now().Location()).Format("15:04:05.000000")
+		again := !first
+		first = false
+		return a.traced(t, title, again)
+	})
+	if errors.Is(err, context.Canceled) {
+		return nil // interrupted: how it may end
+	}
+	if end.Missed > 0 {
+		fmt.Fprintf(a.err, "%s matched, too, and came too fast to be traced\n", count(end.Missed, "frame"))
+	}
+	return err
+}
+
+// traced prints one of several traces.
+func (a *app) traced(t *api.Trace, title string, again bool) error {
+	switch a.format {
+	case "json":
+		enc := json.NewEncoder(a.out) // one line, unlike print
+		enc.SetEscapeHTML(false)
+		return enc.Encode(t)
+	case "yaml":
+		text, err := toYAML(t)
+		if err == nil {
+			_, err = fmt.Fprintf(a.out, "---\n%s", text)
+		}
+		return err
+	}
+	var b bytes.Buffer
+	if again {
+		b.WriteString("\n")
+	}
+	fmt.Fprintf(&b, "%s\n%s", title, traceText(t))
+	_, err := a.out.Write(b.Bytes())
+	return err
+}
+
+// traceText is a trace for eyes: the frame, its steps, what leaves, the verdict.
+//
+//	in by veth1: 02:00:00:00:00:01 > 02:00:00:00:00:02, IPv4 10.0.0.1.49152 > 10.0.0.2.80: tcp S
+//	br0
+//	  admission  veth1  an access port: the frame is in VLAN 10
+//	  output     p0     put out through the patch, untagged
+//	  br1
+//	    admission  …
+func traceText(t *api.Trace) string {
+	var b strings.Builder
+	hang(&b, "in by "+t.InPort+": ", t.Frame.Summary)
+	portWidth := 0
+	for _, s := range t.Steps {
+		portWidth = max(portWidth, utf8.RuneCountInString(clean(s.Port)))
+	}
+	portWidth = min(portWidth, 24)
+	bridge, depth := "", -1
+	for _, s := range t.Steps {
+		indent := strings.Repeat("  ", min(s.Depth, 8))
+		if s.Bridge != bridge || s.Depth != depth {
+			fmt.Fprintf(&b, "%s%s\n", indent, clean(s.Bridge))
+			bridge, depth = s.Bridge, s.Depth
+		}
+		hang(&b, fmt.Sprintf("%s  %-9s  %-*s  ", indent, s.Stage, portWidth, clean(s.Port)), s.Text)
+	}
+	if len(t.Out) > 0 {
+		b.WriteString("\n")
+		tab := newTable("", "OUT", "TAG", ">BYTES", "FRAME")
+		for i := range t.Out {
+			o := &t.Out[i]
+			tag, note := "-", ""
+			if o.Tag != nil {
+				tag = fmt.Sprint(o.Tag.VID)
+				if o.Tag.PCP > 0 {
+					tag += fmt.Sprintf(" pcp %d", o.Tag.PCP)
+				}
+			}
+			switch {
+			case o.Own:
+				note = "made by the switch: "
+			case o.GSOSize > 0:
+				note = fmt.Sprintf("super-frame of %d-byte segments: ", o.GSOSize)
+			}
+			what := o.Summary
+			if what == t.Frame.Summary {
+				what = "as it came in"
+			}
+			tab.add(o.Port, tag, o.Length, note+what)
+		}
+		for _, line := range strings.Split(strings.TrimRight(tab.String(), "\n"), "\n") {
+			fmt.Fprintln(&b, cutTo(line, width))
+		}
+	}
+	b.WriteString("\n")
+	hang(&b, "", t.Verdict)
+	return b.String()
+}
+
+// hang writes text after head in lines within width, the later ones beneath the
+// first one's text.
+func hang(b *strings.Builder, head, text string) {
+	head = clean(head)
+	under := strings.Repeat(" ", min(utf8.RuneCountInString(head), width/2))
+	var lines strings.Builder
+	wrapTo(&lines, under, width, text)
+	rest, ok := strings.CutPrefix(lines.String(), under)
+	if !ok { // no text
+		rest = "\n"
+	}
+	b.WriteString(strings.TrimRight(head+strings.TrimSuffix(rest, "\n"), " ") + "\n")
+}
+
+// cutTo cuts a line to so many columns.
+func cutTo(line string, columns int) string {
+	if utf8.RuneCountInString(line) <= columns {
+		return line
+	}
+	return string([]rune(line)[:columns-1]) + "…"
+}
