@@ -34,6 +34,7 @@ type Options struct {
 	Stop             ports.StopKind
 	CaptureDirs      []string // where captures may be written; empty: DefaultCaptureDirs
 	Log              *slog.Logger
+	LogLevel         *slog.LevelVar // that Log's handler looks at; nil: the level is fixed
 }
 
 // Daemon is one switch with its desired configuration.
@@ -47,6 +48,7 @@ type Daemon struct {
 	stopper    *ports.Stopper
 	reconciler *reconciler
 	hub        *hub
+	logLevel   *logLevel
 	replays    replays
 	seen       seen // addresses, drops: why.go and its neighbours
 
@@ -75,7 +77,7 @@ func New(o Options) (*Daemon, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Daemon{log: o.Log, store: st, hub: newHub(o.Log), version: api.Version{
+	d := &Daemon{log: o.Log, store: st, hub: newHub(o.Log), logLevel: newLogLevel(o.Log, o.LogLevel), version: api.Version{
 		Version: o.Version, API: 1, Go: runtime.Version(), Kernel: kernel(), PID: os.Getpid(),
 		Started: time.Now(), RunDir: o.RunDir, StateDir: o.StateDir,
 	}}
@@ -193,6 +195,7 @@ func (d *Daemon) Close() error {
 	d.edit.Lock()
 	defer d.edit.Unlock()
 	d.closed = true
+	d.logLevel.close()
 	d.armConfirm(nil)
 	d.reconciler.close()
 	d.sw.Close()

@@ -39,6 +39,8 @@ type reconciler struct {
 	files   map[string]*pcapFile  // the last one of each path
 	tunnels *tunnels
 	rxRings rxRings
+	exports map[string]*exporter // by bridge
+	numbers numbers
 	looked  time.Time // when it was seen last that all stops stand
 
 	dirtyMu sync.Mutex
@@ -56,7 +58,7 @@ type bridgeState struct {
 func newReconciler(sw *vswitch.Switch, stopper *ports.Stopper, instance string, workers int, log *slog.Logger, tell func(api.Event)) *reconciler {
 	r := &reconciler{
 		sw: sw, stopper: stopper, instance: instance, log: log, tell: tell,
-		links: map[string]ports.Link{}, bridges: map[string]*bridgeState{}, ports: map[string]*portState{}, files: map[string]*pcapFile{},
+		links: map[string]ports.Link{}, bridges: map[string]*bridgeState{}, ports: map[string]*portState{}, files: map[string]*pcapFile{}, exports: map[string]*exporter{},
 		dirty: map[string]bool{}, indexes: map[int]bool{}, wake: make(chan struct{}, 1),
 	}
 	r.newTunnels(workers)
@@ -159,6 +161,7 @@ func (r *reconciler) applyLocked(doc config.Document) {
 		now := time.Now()
 		r.linksLocked(r.sortedLocked(), now)
 	})
+	r.sflowsLocked()
 	r.keepHostsLocked()
 }
 
@@ -559,6 +562,7 @@ func (r *reconciler) retry() {
 func (r *reconciler) close() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.closeSFlowsLocked()
 	r.dropPortsLocked(slices.Collect(maps.Values(r.ports)))
 	for name, st := range r.bridges {
 		r.dropBridgeLocked(name, st)

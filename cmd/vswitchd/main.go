@@ -96,7 +96,7 @@ func parse(args []string, stderr io.Writer) (*flags, error) {
 		f.CaptureDirs = append(f.CaptureDirs, dir)
 		return nil
 	})
-	fs.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
+	fs.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error; vswitchctl log changes it")
 	fs.StringVar(&f.logFormat, "log-format", "text", "text or json")
 	fs.BoolVar(&f.showVersion, "version", false, "print the version and exit")
 	if err := fs.Parse(args); err != nil {
@@ -122,11 +122,11 @@ func parse(args []string, stderr io.Writer) (*flags, error) {
 }
 
 func logger(f *flags, w io.Writer) (*slog.Logger, error) {
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(f.logLevel)); err != nil {
+	f.LogLevel = new(slog.LevelVar)
+	if err := f.LogLevel.UnmarshalText([]byte(f.logLevel)); err != nil {
 		return nil, fmt.Errorf("--log-level %q: want debug, info, warn or error", f.logLevel)
 	}
-	o := &slog.HandlerOptions{Level: level}
+	o := &slog.HandlerOptions{Level: f.LogLevel}
 	switch f.logFormat {
 	case "text":
 		return slog.New(slog.NewTextHandler(w, o)), nil

@@ -34,6 +34,7 @@ type Service struct {
 	Y       Why
 	Tr      Traces
 	Captures
+	Monitoring
 	Panic any // not nil: every method but Version panics with it
 	Feed  int // capacity of each subscription
 
