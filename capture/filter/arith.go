@@ -1,6 +1,10 @@
 package filter
 
-import "golang.org/x/net/bpf"
+import (
+	"slices"
+
+	"golang.org/x/net/bpf"
+)
 
 // arith is an arithmetic expression over the frame. All values are 32 bits without a
 // sign, and wrap.
@@ -206,6 +210,7 @@ func (p *parser) parseBytes(r *relation, proto *token) *arith {
 		return nil
 	}
 	b := &arith{op: 'p', size: 1}
+	inner := len(r.checks)
 	b.a = p.parseArith(r, 0)
 	if p.accept(":") {
 		t := p.next()
@@ -225,10 +230,11 @@ func (p *parser) parseBytes(r *relation, proto *token) *arith {
 		b.base = p.net()
 		r.checks = append(r.checks, p.linkType(pr.number))
 	case pr.v4:
-		// Not behind IPv6, as in libpcap.
+		// Not behind IPv6, as in libpcap; and the check for IPv4 comes before those of
+		// the bytes in brackets, the others behind them.
 		b.base, b.ip4 = p.net(), true
-		r.checks = append(r.checks, and(
-			p.linkType(etherIP), equal(1, p.net()+9, pr.number), p.firstFragment()))
+		r.checks = slices.Insert(r.checks, inner, p.linkType(etherIP))
+		r.checks = append(r.checks, equal(1, p.net()+9, pr.number), p.firstFragment())
 	default:
 		b.base = p.net() + 40
 		r.checks = append(r.checks, and(p.linkType(etherIP6), equal(1, p.net()+6, pr.number)))

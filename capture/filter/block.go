@@ -2,6 +2,7 @@ package filter
 
 import (
 	"encoding/binary"
+	"slices"
 
 	"golang.org/x/net/bpf"
 )
@@ -171,44 +172,63 @@ func (g *graph) value(load []bpf.RawInstruction) int {
 	return n
 }
 
-// emit writes the blocks that are reached, from the last to root, so that where a jump
-// leads is known when it is written. A way longer than a jump reaches goes over a ja.
-func (g *graph) emit(root int) []bpf.RawInstruction {
-	var back []bpf.RawInstruction // the program, its end first
-	start := make([]int, len(g.blocks))
-	put := func(in bpf.RawInstruction) { back = append(back, in) }
+// far is the longest jump that a comparison makes, with room for two instructions put
+// in between.
+const far = 253
 
+// emitter writes a program from its end to its start, so that where a jump leads is
+// known when it is written. Places are counted from the end: a place is how many
+// instructions there were when it was written, itself included.
+type emitter struct {
+	back  []bpf.RawInstruction
+	start []int       // places of blocks
+	steps map[int]int // places of the ja or ret by which far blocks were reached last
+}
+
+func (e *emitter) put(in bpf.RawInstruction) { e.back = append(e.back, in) }
+
+// reach returns the place by which a comparison comes to a block: its start, or a step
+// on the way there that is in reach.
+func (e *emitter) reach(n int) int {
+	place, ok := e.start[n], true
+	if len(e.back)-place > far {
+		place, ok = e.steps[n]
+	}
+	if ok && len(e.back)-place <= far {
+		return place
+	}
+	if n <= accept {
+		e.put(end(n))
+	} else {
+		e.put(bpf.RawInstruction{Op: opJA, K: uint32(len(e.back) - e.start[n])})
+	}
+	e.steps[n] = len(e.back)
+	return len(e.back)
+}
+
+// end returns the instruction of reject or accept.
+func end(n int) bpf.RawInstruction {
+	return bpf.RawInstruction{Op: opRET, K: takeAll * uint32(n)}
+}
+
+// emit returns the program of the blocks that are reached.
+func (g *graph) emit(root int) []bpf.RawInstruction {
+	e := emitter{start: make([]int, len(g.blocks)), steps: make(map[int]int)}
 	for n, b := range g.blocks[:root+1] {
 		if !g.reached[n] {
 			continue
 		}
-		switch n {
-		case reject, accept:
-			put(bpf.RawInstruction{Op: opRET, K: takeAll * uint32(n)})
-		default:
-			// The distance from an instruction that is written next to the start of
-			// a block. One byte holds it, with room for the two ja.
-			const far = 253
-			jt, jf := len(back)-start[b.jt], len(back)-start[b.jf]
-			longT, longF := jt > far, jf > far
-			if longF {
-				put(bpf.RawInstruction{Op: opJA, K: uint32(jf)})
-				jf, jt = 0, jt+1
-			}
-			if longT {
-				put(bpf.RawInstruction{Op: opJA, K: uint32(jt)})
-				jt = 0
-				jf++
-			}
-			put(bpf.RawInstruction{Op: b.jump, Jt: uint8(jt), Jf: uint8(jf), K: b.k})
-			for i := len(b.load) - 1; i >= 0; i-- {
-				put(b.load[i])
+		if n <= accept {
+			e.put(end(n))
+		} else {
+			jt, jf := e.reach(b.jt), e.reach(b.jf)
+			e.put(bpf.RawInstruction{Op: b.jump, Jt: uint8(len(e.back) - jt), Jf: uint8(len(e.back) - jf), K: b.k})
+			for _, in := range slices.Backward(b.load) {
+				e.put(in)
 			}
 		}
-		start[n] = len(back)
+		e.start[n] = len(e.back)
 	}
-	for i, j := 0, len(back)-1; i < j; i, j = i+1, j-1 {
-		back[i], back[j] = back[j], back[i]
-	}
-	return back
+	slices.Reverse(e.back)
+	return e.back
 }

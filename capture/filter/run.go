@@ -27,6 +27,8 @@ const (
 	runByteEqual
 	runHalfEqual
 	runWordEqual
+	runHalfXEqual
+	runHalfSet
 
 	runByte
 	runHalf
@@ -39,7 +41,9 @@ const (
 	runLen
 	runMem
 
-	// Loads that may touch the tag beside the frame.
+	// Loads of the tag beside the frame, and such that may touch it.
+	runTPID
+	runTCI
 	runTagByte
 	runTagHalf
 	runTagWord
@@ -103,6 +107,15 @@ var runOps = map[uint16]op{
 	classALU | aluLsh | fromX: runLshX, classALU | aluRsh | fromX: runRshX,
 }
 
+// runJoint has the pairs of operations that one does.
+var runJoint = map[[2]op]op{
+	{runByte, runEqual}:  runByteEqual,
+	{runHalf, runEqual}:  runHalfEqual,
+	{runWord, runEqual}:  runWordEqual,
+	{runHalfX, runEqual}: runHalfXEqual,
+	{runHalf, runSet}:    runHalfSet,
+}
+
 const tagAt = offType // where a tag beside the frame would stand
 
 // tagLen is the length of a tag on the wire.
@@ -139,12 +152,8 @@ func decode(raw []bpf.RawInstruction, tagged bool) []insn {
 	}
 	for pc := 0; pc+1 < len(code); pc++ {
 		next := code[pc+1]
-		if next.op != runEqual || target[pc+1] {
-			continue
-		}
-		switch code[pc].op {
-		case runByte, runHalf, runWord:
-			joint := runByteEqual + code[pc].op - runByte
+		joint, ok := runJoint[[2]op{code[pc].op, next.op}]
+		if ok && !target[pc+1] {
 			code[pc] = insn{op: joint, jt: next.jt, jf: next.jf, off: code[pc].k, k: next.k}
 		}
 	}
@@ -169,6 +178,10 @@ func moveLoad(in *insn) {
 	switch {
 	case in.k >= tagAt+tagLen:
 		in.k -= tagLen
+	case in.k == tagAt && in.op == runHalf:
+		in.op = runTPID
+	case in.k == tagAt+2 && in.op == runHalf:
+		in.op = runTCI
 	case in.k+size > tagAt:
 		if in.op == runHeaderX {
 			in.op = runTagHeaderX
@@ -202,14 +215,14 @@ func load(b []byte, tag frame.Tag, off uint64, size uint64) (v uint32, ok bool) 
 func run(code []insn, b []byte, tag frame.Tag, wireLen uint32) bool {
 	var a, x uint32
 	var m [scratchWords]uint32
-	for pc := 0; ; pc++ {
+	for pc := 0; ; {
 		in := &code[pc]
 		yes := false
 		switch in.op {
 		case runReturn:
 			return in.k != 0
 		case runJump:
-			pc = int(in.jt) - 1
+			pc = int(in.jt)
 			continue
 
 		case runByteEqual:
@@ -234,12 +247,28 @@ func run(code []insn, b []byte, tag frame.Tag, wireLen uint32) bool {
 			a = binary.BigEndian.Uint32(b[off:])
 			yes = a == in.k
 
+		case runHalfXEqual:
+			off := uint64(in.off) + uint64(x)
+			if off+2 > uint64(len(b)) {
+				return false
+			}
+			a = uint32(binary.BigEndian.Uint16(b[off:]))
+			yes = a == in.k
+		case runHalfSet:
+			off := uint64(in.off)
+			if off+2 > uint64(len(b)) {
+				return false
+			}
+			a = uint32(binary.BigEndian.Uint16(b[off:]))
+			yes = a&in.k != 0
+
 		case runByte:
 			off := uint64(in.k)
 			if off >= uint64(len(b)) {
 				return false
 			}
 			a = uint32(b[off])
+			pc++
 			continue
 		case runHalf:
 			off := uint64(in.k)
@@ -247,6 +276,7 @@ func run(code []insn, b []byte, tag frame.Tag, wireLen uint32) bool {
 				return false
 			}
 			a = uint32(binary.BigEndian.Uint16(b[off:]))
+			pc++
 			continue
 		case runWord:
 			off := uint64(in.k)
@@ -254,6 +284,7 @@ func run(code []insn, b []byte, tag frame.Tag, wireLen uint32) bool {
 				return false
 			}
 			a = binary.BigEndian.Uint32(b[off:])
+			pc++
 			continue
 		case runByteX:
 			off := uint64(in.k) + uint64(x)
@@ -261,6 +292,7 @@ func run(code []insn, b []byte, tag frame.Tag, wireLen uint32) bool {
 				return false
 			}
 			a = uint32(b[off])
+			pc++
 			continue
 		case runHalfX:
 			off := uint64(in.k) + uint64(x)
@@ -268,6 +300,7 @@ func run(code []insn, b []byte, tag frame.Tag, wireLen uint32) bool {
 				return false
 			}
 			a = uint32(binary.BigEndian.Uint16(b[off:]))
+			pc++
 			continue
 		case runWordX:
 			off := uint64(in.k) + uint64(x)
@@ -275,6 +308,7 @@ func run(code []insn, b []byte, tag frame.Tag, wireLen uint32) bool {
 				return false
 			}
 			a = binary.BigEndian.Uint32(b[off:])
+			pc++
 			continue
 		case runHeaderX:
 			off := uint64(in.k)
@@ -282,14 +316,24 @@ func run(code []insn, b []byte, tag frame.Tag, wireLen uint32) bool {
 				return false
 			}
 			x = 4 * uint32(b[off]&0xf)
+			pc++
 			continue
 
+		case runTPID:
+			a = uint32(tag.TPID)
+			pc++
+			continue
+		case runTCI:
+			a = uint32(tag.TCI)
+			pc++
+			continue
 		case runTagByte, runTagHalf, runTagWord:
 			v, ok := load(b, tag, uint64(in.k), 1<<(in.op-runTagByte))
 			if !ok {
 				return false
 			}
 			a = v
+			pc++
 			continue
 		case runTagByteX, runTagHalfX, runTagWordX:
 			v, ok := load(b, tag, uint64(in.k)+uint64(x), 1<<(in.op-runTagByteX))
@@ -297,6 +341,7 @@ func run(code []insn, b []byte, tag frame.Tag, wireLen uint32) bool {
 				return false
 			}
 			a = v
+			pc++
 			continue
 		case runTagHeaderX:
 			v, ok := load(b, tag, uint64(in.k), 1)
@@ -304,25 +349,32 @@ func run(code []insn, b []byte, tag frame.Tag, wireLen uint32) bool {
 				return false
 			}
 			x = 4 * (v & 0xf)
+			pc++
 			continue
 
 		case runImm:
 			a = in.k
+			pc++
 			continue
 		case runLen:
 			a = wireLen
+			pc++
 			continue
 		case runMem:
 			a = m[in.k%scratchWords]
+			pc++
 			continue
 		case runStore:
 			m[in.k%scratchWords] = a
+			pc++
 			continue
 		case runTAX:
 			x = a
+			pc++
 			continue
 		case runNeg:
 			a = -a
+			pc++
 			continue
 
 		case runEqual:
@@ -344,76 +396,96 @@ func run(code []insn, b []byte, tag frame.Tag, wireLen uint32) bool {
 
 		case runAdd:
 			a += in.k
+			pc++
 			continue
 		case runSub:
 			a -= in.k
+			pc++
 			continue
 		case runMul:
 			a *= in.k
+			pc++
 			continue
 		case runDiv:
 			a /= in.k
+			pc++
 			continue
 		case runMod:
 			a %= in.k
+			pc++
 			continue
 		case runAnd:
 			a &= in.k
+			pc++
 			continue
 		case runOr:
 			a |= in.k
+			pc++
 			continue
 		case runXor:
 			a ^= in.k
+			pc++
 			continue
 		case runLsh:
 			a <<= in.k
+			pc++
 			continue
 		case runRsh:
 			a >>= in.k
+			pc++
 			continue
 		case runAddX:
 			a += x
+			pc++
 			continue
 		case runSubX:
 			a -= x
+			pc++
 			continue
 		case runMulX:
 			a *= x
+			pc++
 			continue
 		case runDivX:
 			if x == 0 {
 				return false
 			}
 			a /= x
+			pc++
 			continue
 		case runModX:
 			if x == 0 {
 				return false
 			}
 			a %= x
+			pc++
 			continue
 		case runAndX:
 			a &= x
+			pc++
 			continue
 		case runOrX:
 			a |= x
+			pc++
 			continue
 		case runXorX:
 			a ^= x
+			pc++
 			continue
 		case runLshX:
 			a <<= x // 0 from 32 on, as in libpcap
+			pc++
 			continue
 		case runRshX:
 			a >>= x
+			pc++
 			continue
 		}
 		// A comparison is done.
 		if yes {
-			pc = int(in.jt) - 1
+			pc = int(in.jt)
 		} else {
-			pc = int(in.jf) - 1
+			pc = int(in.jf)
 		}
 	}
 }
