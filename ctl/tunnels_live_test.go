@@ -96,6 +96,9 @@ func TestUnknownTunnelPacketsAreNamed(t *testing.T) {
 	if err := has(ev.Message, "frames from 192.0.2.2 key 99 dropped at vxlan 0.0.0.0:4789 in a second"); err != nil {
 		t.Error(err)
 	}
+	if err := has(h.a.d.Ctl("drops"), "192.0.2.2 key 99", "last: "+h.b.c.MAC.String()+" > "); err != nil {
+		t.Error(err)
+	}
 	answered(t, h.a.c, "10.0.0.2")
 }
 

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"vswitch/capture/summary"
 	"vswitch/ctl/api"
 	"vswitch/ctl/config"
 	"vswitch/mesh"
@@ -158,7 +159,11 @@ func (d *Daemon) endpointDrops() (all []api.Drop) {
 	defer r.mu.Unlock()
 	for _, e := range r.tunnels.endpoints {
 		for _, x := range e.Drops() {
-			all = append(all, api.Drop{Port: e.Name(), Reason: x.Reason, Source: x.Source, Count: x.Count, LastSeen: x.Last, Help: x.Help})
+			drop := api.Drop{Port: e.Name(), Reason: x.Reason, Source: x.Source, Count: x.Count, LastSeen: x.Last, Help: x.Help}
+			if x.Head != nil {
+				drop.LastFrame = summary.Of(x.Head, x.Len)
+			}
+			all = append(all, drop)
 		}
 		if n := e.Missed(); n > 0 {
 			all = append(all, api.Drop{Port: e.Name(), Reason: vswitch.DropMissed.String(), Count: n, Help: vswitch.DropMissed.Help()})

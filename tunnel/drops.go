@@ -15,6 +15,10 @@ type Drop struct {
 	Source string    // "10.0.0.9 key 42"; empty: all sources that are not told apart
 	Count  uint64    // frames
 	Last   time.Time // when it was last seen
+	// Head is the first bytes of the last frame, from its destination address on, of
+	// Len bytes: nil where none is known.
+	Head []byte
+	Len  int
 }
 
 // reason is why a datagram is no port's frame.
@@ -46,6 +50,22 @@ type source struct {
 	reason reason
 	count  uint64 // 0: the place is free
 	last   int64  // Unix nanoseconds
+	head   *[headLen]byte
+	len    int // of the frame of which head is the beginning
+}
+
+// headLen is how much of a source's last frame is kept.
+const headLen = 128
+
+// keep remembers the frame that was dropped.
+func (s *source) keep(inner []byte) {
+	if s.len = len(inner); s.len == 0 {
+		return
+	}
+	if s.head == nil {
+		s.head = new([headLen]byte) // the place keeps it, whoever takes it
+	}
+	copy(s.head[:], inner)
 }
 
 // sources counts drops by source, in bounded memory: a source whose set is full
@@ -61,7 +81,7 @@ type sources struct {
 }
 
 // add counts one drop. now is in Unix nanoseconds.
-func (s *sources) add(why reason, from peer, key uint32, now int64) {
+func (s *sources) add(why reason, from peer, key uint32, inner []byte, now int64) {
 	h := (from.hi ^ from.lo ^ uint64(key)<<8 ^ uint64(why)) * 0x9e3779b97f4a7c15
 	set := &s.sets[h>>58]
 	s.mu.Lock()
@@ -72,6 +92,7 @@ func (s *sources) add(why reason, from peer, key uint32, now int64) {
 		if e.count > 0 && e.peer == from && e.key == key && e.reason == why {
 			e.count++
 			e.last = now
+			e.keep(inner)
 			return
 		}
 		if e.last < oldest.last {
@@ -83,7 +104,8 @@ func (s *sources) add(why reason, from peer, key uint32, now int64) {
 		rest.count += oldest.count
 		rest.last = max(rest.last, oldest.last)
 	}
-	*oldest = source{peer: from, key: key, reason: why, count: 1, last: now}
+	*oldest = source{peer: from, key: key, reason: why, count: 1, last: now, head: oldest.head}
+	oldest.keep(inner)
 }
 
 // sourceID tells sources apart; the zero peer is the rest of them.
@@ -103,6 +125,10 @@ func (s *sources) collect(all map[sourceID]source) {
 		}
 		sum := all[id]
 		sum.count += e.count
+		if e.last >= sum.last && e.len > 0 {
+			head := *e.head // the place may be another's when this is read
+			sum.head, sum.len = &head, e.len
+		}
 		sum.last = max(sum.last, e.last)
 		all[id] = sum
 	}
@@ -129,7 +155,10 @@ func (e *Endpoint) Drops() []Drop {
 	for id, s := range all {
 		d := Drop{
 			Reason: reasons[id.reason].name, Help: reasons[id.reason].help,
-			Count: s.count, Last: time.Unix(0, s.last),
+			Count: s.count, Last: time.Unix(0, s.last), Len: s.len,
+		}
+		if s.len > 0 {
+			d.Head = s.head[:min(s.len, headLen)]
 		}
 		if id.peer != (peer{}) {
 			d.Source = sourceName(id.peer.addr(), id.key, id.reason)

@@ -184,7 +184,7 @@ func (q *queue) message() int {
 		}
 	}
 	if len(b) == 0 || m.Hdr.Flags&unix.MSG_TRUNC != 0 {
-		q.drop(dropMalformed, 0)
+		q.drop(dropMalformed, 0, nil)
 		return n
 	}
 	if q.cut == 0 || q.cut > len(b) {
@@ -251,7 +251,10 @@ func (q *queue) stripIPv4(b []byte, to peer) ([]byte, peer) {
 }
 
 // drop counts what is no port's frame.
-func (q *queue) drop(why reason, key uint32) { q.drops.add(why, q.from, key, q.now) }
+// inner is the frame in it, as far as there is one.
+func (q *queue) drop(why reason, key uint32, inner []byte) {
+	q.drops.add(why, q.from, key, inner, q.now)
+}
 
 // segment takes the next segment of the message at hand: into b, or to where else
 // it belongs.
@@ -262,13 +265,13 @@ func (q *queue) segment(b *frame.Batch) {
 
 	h, ok := q.kind.decode(seg)
 	if !ok {
-		q.drop(dropMalformed, 0)
+		q.drop(dropMalformed, 0, nil)
 		return
 	}
 	p := q.port
 	if p == nil || p.inKey != h.key || p.peer != q.from {
 		if p = q.e.find(q.from, h.key); p == nil {
-			q.drop(dropUnknown, h.key)
+			q.drop(dropUnknown, h.key, seg[h.len:])
 			return
 		}
 		q.port = p
@@ -283,7 +286,7 @@ func (q *queue) segment(b *frame.Batch) {
 	}
 	if h.fault == frame.FaultNone {
 		if len(inner) < frame.EthLen {
-			q.drop(dropMalformed, h.key)
+			q.drop(dropMalformed, h.key, nil)
 			return
 		}
 		if p.config.Control != nil && isBFD(inner) {
@@ -294,7 +297,7 @@ func (q *queue) segment(b *frame.Batch) {
 	}
 	bound := p.bound.Load()
 	if bound == 0 {
-		q.drop(dropUnbound, h.key)
+		q.drop(dropUnbound, h.key, inner)
 		return
 	}
 	port := uint32(bound - 1)

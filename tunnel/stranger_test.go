@@ -134,7 +134,7 @@ func TestSourcesAreBounded(t *testing.T) {
 	now := int64(1)
 	allocs := testing.AllocsPerRun(n-1, func() {
 		now++
-		e.queues[now%2].drops.add(dropUnknown, peer{0, mappedIPv4 | uint64(now)}, 1, now)
+		e.queues[now%2].drops.add(dropUnknown, peer{0, mappedIPv4 | uint64(now)}, 1, []byte{1, 2, 3}, now)
 	})
 	if allocs > 0 {
 		t.Errorf("%v allocations", allocs)
@@ -146,6 +146,9 @@ func TestSourcesAreBounded(t *testing.T) {
 	}
 	if sum != n || len(drops) > 2*sourceSets*sourceWays+1 {
 		t.Errorf("%d counted in %d drops", sum, len(drops))
+	}
+	if last := drops[len(drops)-1]; last.Len != 3 || string(last.Head) != "\x01\x02\x03" {
+		t.Errorf("the last frame is not known: %+v", last)
 	}
 	if drops[0].Source != "" || drops[0].Count < n/2 {
 		t.Errorf("the rest: %+v", drops[0])
