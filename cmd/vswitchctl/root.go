@@ -48,7 +48,7 @@ func (e *usageError) Error() string { return e.message }
 func (a *app) run(ctx context.Context, args []string) int {
 	a.line = commandLine(args)
 	root := a.root()
-	root.SetArgs(verbFirst(args))
+	root.SetArgs(outFlag(verbFirst(args)))
 	root.SetIn(a.in)
 	root.SetOut(a.out)
 	root.SetErr(a.err)
