@@ -349,11 +349,6 @@ func (r *reconciler) mac(p config.Port) net.HardwareAddr {
 	return m
 }
 
-func parseMAC(s string) net.HardwareAddr {
-	m, _ := net.ParseMAC(s) // the document was validated
-	return m
-}
-
 // leave notes that the port is being taken out of the switch.
 func (p *portState) leave() {
 	p.left = true

@@ -6,6 +6,7 @@ import (
 	"vswitch/capture"
 	"vswitch/ctl/api"
 	"vswitch/ctl/config"
+	"vswitch/ctl/translate"
 	vswitch "vswitch/switch"
 )
 
@@ -30,7 +31,7 @@ func (r *reconciler) mirrorsLocked(b *config.Bridge) {
 	for _, m := range b.Mirrors {
 		ms := st.mirrors[m.Name]
 		if ms == nil || !ms.mirror.Equal(m) {
-			ms = &mirrorState{bridge: b.Name, mirror: m, config: mirrorConfig(m)}
+			ms = &mirrorState{bridge: b.Name, mirror: m, config: translate.Mirror(m)}
 			if m.Options.IsSet("output_pcap") {
 				ms.file = r.pcapFile(m)
 				ms.config.Sink = ms.file
@@ -46,22 +47,6 @@ func (r *reconciler) mirrorsLocked(b *config.Bridge) {
 		r.log.Error("mirrors could not be set", "bridge", b.Name, "err", err)
 	}
 	st.mirrors = next
-}
-
-// mirrorConfig turns a mirror's options into what the switch wants to be told.
-func mirrorConfig(m config.Mirror) vswitch.MirrorConfig {
-	o := m.Options
-	c := vswitch.MirrorConfig{
-		Name: m.Name, All: o.Bool("select_all"), Src: o.List("select_src_port"), Dst: o.List("select_dst_port"),
-		OutPort: o.Text("output_port"), OutVLAN: -1, Snap: o.Int("snaplen"),
-	}
-	if o.IsSet("select_vlan") {
-		c.VLANs = vlanSet(o.Ranges("select_vlan"))
-	}
-	if o.IsSet("output_vlan") {
-		c.OutVLAN = o.Int("output_vlan")
-	}
-	return c
 }
 
 // pcapFile returns a mirror's new capture file, which waits for the last one of

@@ -12,7 +12,7 @@ import (
 
 	"vswitch/ctl/api"
 	"vswitch/ctl/config"
-	"vswitch/fdb"
+	"vswitch/ctl/translate"
 	"vswitch/mesh"
 	"vswitch/ports"
 	vswitch "vswitch/switch"
@@ -231,14 +231,7 @@ func (r *reconciler) dropPortsLocked(ports []*portState) {
 
 // bridgeLocked makes a bridge exist as it should be.
 func (r *reconciler) bridgeLocked(b *config.Bridge) {
-	c := vswitch.BridgeConfig{
-		FDB: fdb.Limits{
-			Size: b.Options.Int("mac-table-size"), Aging: b.Options.Int("mac-aging-time"),
-			FlapLimit: b.Options.Int("mac-flap-limit"), FlapHold: b.Options.Int("mac-flap-hold"),
-		},
-		ForwardBPDU: b.Options.Bool("forward-bpdu"),
-		FloodVLANs:  floodVLANs(b.Options),
-	}
+	c := translate.Bridge(b)
 	st := r.bridges[b.Name]
 	switch {
 	case st == nil:
@@ -265,14 +258,6 @@ func (r *reconciler) reopenLocked(want map[string]wantedPort) {
 		}
 	}
 	r.detachTogetherLocked(old)
-}
-
-// floodVLANs returns the VLANs in which a bridge learns nothing, or nil.
-func floodVLANs(o config.Options) *vswitch.VLANSet {
-	if !o.IsSet("flood_vlans") {
-		return nil
-	}
-	return setOf(o.Ranges("flood_vlans"))
 }
 
 // portLocked makes a port of the switch exist as it should be, without its
@@ -329,60 +314,12 @@ func reopens(old, new config.Options) bool {
 	return false
 }
 
-// portConfig turns a port's options into what the switch wants to be told.
-func portConfig(p config.Port) vswitch.PortConfig {
-	c := vswitch.PortConfig{VLAN: vlan(p.VLANs()), Storm: stormLimits(p.Options)}
-	if p.Object() == config.PatchPort {
-		c.Patch, c.Peer = true, p.Options.Text("peer")
-		return c
-	}
-	if p.Object().IsTunnel() {
-		c.Tunnel, c.Group, c.TxRing = true, p.Mesh, p.Options.Int("tx-ring")
-		return c
-	}
-	if p.Object() != config.LocalPort {
-		c.Finish = !p.Options.Bool("offload")
-		c.TxRing = p.Options.Int("tx-ring")
-	}
-	return c
-}
-
-var vlanModes = map[config.VLANMode]vswitch.VLANMode{
-	config.Access: vswitch.Access, config.Trunk: vswitch.Trunk,
-	config.NativeTagged: vswitch.NativeTagged, config.NativeUntagged: vswitch.NativeUntagged,
-}
-
-func vlan(v config.VLANs) vswitch.VLAN {
-	return vswitch.VLAN{Mode: vlanModes[v.Mode], Tag: v.Tag, Trunks: vlanSet(v.Trunks)}
-}
-
-// vlanSet turns ranges into a set; nil, which is all, where they hold them all.
-func vlanSet(ranges []config.Range) *vswitch.VLANSet {
-	if len(ranges) == 0 || len(ranges) == 1 && ranges[0].First == 0 && ranges[0].Last >= 4094 {
-		return nil
-	}
-	return setOf(ranges)
-}
-
-func setOf(ranges []config.Range) *vswitch.VLANSet {
-	set := new(vswitch.VLANSet)
-	for _, r := range ranges {
-		for v := r.First; v <= r.Last; v++ {
-			set.Add(v)
-		}
-	}
-	return set
-}
+// portConfig is what the switch is told of a port.
+func portConfig(p config.Port) vswitch.PortConfig { return translate.Port(p) }
 
 // staticsLocked sets a bridge's static MACs.
 func (r *reconciler) staticsLocked(b *config.Bridge) {
-	var want []vswitch.StaticMAC
-	for _, m := range b.FDB {
-		s := vswitch.StaticMAC{VLAN: uint16(m.VLAN), Port: m.Port}
-		copy(s.MAC[:], parseMAC(m.MAC))
-		want = append(want, s)
-	}
-	if err := r.sw.SetStatic(b.Name, want); err != nil {
+	if err := r.sw.SetStatic(b.Name, translate.Statics(b)); err != nil {
 		r.log.Error("static MACs could not be set", "bridge", b.Name, "err", err)
 	}
 }

@@ -10,7 +10,6 @@ import (
 
 	"vswitch/ctl/api"
 	"vswitch/ctl/config"
-	vswitch "vswitch/switch"
 	"vswitch/tunnel"
 )
 
@@ -418,11 +417,6 @@ func (r *reconciler) askPathLocked(p *portState) error {
 
 // minInnerMTU is the smallest MTU that IPv4 can do with (RFC 791), and a switch.
 const minInnerMTU = 68
-
-// stormLimits are those of a port's options.
-func stormLimits(o config.Options) vswitch.StormLimits {
-	return vswitch.StormLimits{Broadcast: o.Int("storm_broadcast"), Unknown: o.Int("storm_unknown"), Multicast: o.Int("storm_multicast")}
-}
 
 // keepHostsLocked lets the resolver forget names that nobody uses any more.
 func (r *reconciler) keepHostsLocked() {
