@@ -2,7 +2,6 @@ package filter
 
 import (
 	"encoding/hex"
-	"errors"
 	"strings"
 	"testing"
 
@@ -79,26 +78,5 @@ func TestMatchNoAllocs(t *testing.T) {
 		p.Match(syn, tag, len(syn)+4)
 	}); n != 0 {
 		t.Errorf("%v allocations a match", n)
-	}
-}
-
-func TestErrors(t *testing.T) {
-	for _, c := range []struct {
-		expr   string
-		offset int
-		reason string // begins so
-	}{
-		{"tcp prt 80", 4, `"prt" at 5: no word of the filter language (did you mean "port"?)`},
-		{"tcp port", 8, `it ends after "port": tcp port is followed by a number`},
-	} {
-		_, err := Compile(c.expr)
-		var e *Error
-		if !errors.As(err, &e) {
-			t.Errorf("%q: error %v, want an *Error", c.expr, err)
-			continue
-		}
-		if e.Offset != c.offset || !strings.HasPrefix(e.Reason, c.reason) {
-			t.Errorf("%q: offset %d, %s; want %d, %s", c.expr, e.Offset, e.Reason, c.offset, c.reason)
-		}
 	}
 }

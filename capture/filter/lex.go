@@ -161,7 +161,7 @@ func (p *parser) lexWord(i int) token {
 // parseNumber reads a number as C does. isNum says that s can be nothing else; then
 // reason is what is wrong with it, or empty.
 func parseNumber(s string) (n uint32, isNum bool, reason string) {
-	if rest, ok := strings.CutPrefix(strings.ToLower(s), "0x"); ok {
+	if rest, ok := strings.CutPrefix(strings.ToLower(s), "0x"); ok && !strings.Contains(s, ".") {
 		if rest == "" || strings.Trim(rest, "0123456789abcdef") != "" {
 			return 0, true, "no hexadecimal number"
 		}

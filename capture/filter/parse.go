@@ -222,6 +222,8 @@ func (p *parser) failBehind(t *token) {
 		p.fail(t, `it cannot follow a condition; "and", "or" or the end is expected`)
 	case t.kind == tokWord && !p.known(t.text):
 		p.fail(t, `no word of the filter language%s; "and", "or" or the end is expected`, suggest(t.text))
+	case p.atID():
+		p.fail(t, `a word is missing before it: "and", "or", or what it is, such as host or port`)
 	default:
 		p.fail(t, `"and" or "or" is missing before it`)
 	}

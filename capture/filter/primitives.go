@@ -86,10 +86,12 @@ func (p *parser) parseAbbreviation(t *token) *cond {
 	if pr.layer != layerLink {
 		return p.protocol(pr)
 	}
-	at := p.peek()
-	if at.kind == tokWord && !p.known(at.text) {
+	switch at := p.peek(); {
+	case at.kind == tokMAC:
+		p.fail(at, "say what it is: %s host %s", t.text, at.text)
+	case at.kind == tokWord && !p.known(at.text):
 		p.fail(at, "after %q may come src, dst, host, proto, broadcast, multicast or [%s", t.text, suggest(at.text))
-	} else {
+	default:
 		p.fail(t, "every frame has it; after it may come src, dst, host, proto, broadcast, multicast or [")
 	}
 	return nil
