@@ -39,6 +39,8 @@ type scope struct{ bridge, port string }
 
 func (s scope) String() string {
 	switch {
+	case s.port != "" && s.bridge == "":
+		return "port " + s.port + ", which has been removed"
 	case s.port != "":
 		return "port " + s.port + " of bridge " + s.bridge
 	case s.bridge != "":
@@ -187,6 +189,8 @@ func (c *liveCapture) Read(each func(*api.CapturedFrame)) error {
 	return nil
 }
 
+func (c *liveCapture) End() { c.watch.Close() }
+
 func (c *liveCapture) Close() {
 	c.watch.Close()
 	c.show.close()
@@ -250,11 +254,25 @@ func (d *Daemon) Recorder(context.Context) (api.RecorderStatus, error) {
 	return st, nil
 }
 
+// recorded reports whether the flight recorder holds a frame of a port.
+func (d *Daemon) recorded(port string) (found bool) {
+	d.sw.Recorded(time.Now().Add(-api.MaxLast), func(s *vswitch.Sighting) bool {
+		found = s.Port == port
+		return !found
+	})
+	return found
+}
+
 // RecorderDump is described at api.Service.
 func (d *Daemon) RecorderDump(ctx context.Context, q api.DumpQuery, begin func(string) error, each func(*api.CapturedFrame) error) error {
 	of, err := d.scopeOf(q.Bridge, q.Port, q.Name)
 	if err != nil {
-		return err
+		// What is gone is known by its name as long as its frames are.
+		port := q.Port + q.Name
+		if q.Bridge != "" || port == "" || !d.recorded(port) {
+			return err
+		}
+		of = scope{port: port}
 	}
 	prog, err := compileFilter(q.Filter)
 	if err != nil {

@@ -155,6 +155,9 @@ func routeTo(remote, local netip.Addr) int {
 
 func (c *outerCapture) Of() string { return "the underlay of " + c.of.String() }
 
+// End has nothing to do: the kernel has handed over what there is.
+func (c *outerCapture) End() {}
+
 func (c *outerCapture) Close() {
 	c.closeSockets()
 	c.wire.close()

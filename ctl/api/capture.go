@@ -39,6 +39,9 @@ type Capture interface {
 	// never waits. It is called every few milliseconds; what is not fetched is lost,
 	// and counted. An error is the capture's end.
 	Read(each func(*CapturedFrame)) error
+	// End says that nothing more is wanted than what was captured so far, which the
+	// next Read hands over.
+	End()
 	Close()
 }
 
@@ -246,6 +249,7 @@ func (s *Server) capture(w http.ResponseWriter, r *http.Request, q query) (any, 
 			return nil, nil
 		case <-s.done:
 			over = true
+			c.End()
 		case <-tick.C:
 		}
 		failed := c.Read(func(f *CapturedFrame) {

@@ -81,4 +81,6 @@ func (c *seen) Read(each func(*api.CapturedFrame)) error {
 	return c.service.CaptureEnd
 }
 
+func (c *seen) End() {}
+
 func (c *seen) Close() { c.once.Do(c.service.open.Done) }
