@@ -9,7 +9,8 @@ import (
 // arith is an arithmetic expression over the frame. All values are 32 bits without a
 // sign, and wrap.
 type arith struct {
-	op   byte // 'n' number, 'l' length, 'p' bytes of the frame, '~' minus a; or a binary operator
+	op   byte   // 'n' number k, 'l' length, 'p' bytes of the frame, '-' minus a, 'o' a alu b
+	alu  uint16 // aluAdd and the others
 	k    uint32
 	a, b *arith
 
@@ -21,16 +22,15 @@ type arith struct {
 
 // binaries are the binary operators and how tightly they bind, as in C.
 var binaries = map[string]struct {
-	op   byte
 	alu  uint16
 	prec int
 }{
-	"|":  {'|', aluOr, 1},
-	"^":  {'^', aluXor, 2},
-	"&":  {'&', aluAnd, 3},
-	"<<": {'<', aluLsh, 4}, ">>": {'>', aluRsh, 4},
-	"+": {'+', aluAdd, 5}, "-": {'-', aluSub, 5},
-	"*": {'*', aluMul, 6}, "/": {'/', aluDiv, 6}, "%": {'%', aluMod, 6},
+	"|":  {aluOr, 1},
+	"^":  {aluXor, 2},
+	"&":  {aluAnd, 3},
+	"<<": {aluLsh, 4}, ">>": {aluRsh, 4},
+	"+": {aluAdd, 5}, "-": {aluSub, 5},
+	"*": {aluMul, 6}, "/": {aluDiv, 6}, "%": {aluMod, 6},
 }
 
 func isRelop(t *token) bool {
@@ -108,59 +108,61 @@ func (p *parser) parseArith(r *relation, prec int) *arith {
 		}
 		if right.op == 'n' {
 			switch {
-			case right.k == 0 && op.op == '/':
+			case right.k == 0 && op.alu == aluDiv:
 				p.fail(at, "division by zero")
-			case right.k == 0 && op.op == '%':
+			case right.k == 0 && op.alu == aluMod:
 				p.fail(at, "modulus by zero")
-			case right.k > 31 && (op.op == '<' || op.op == '>'):
+			case right.k > 31 && (op.alu == aluLsh || op.alu == aluRsh):
 				p.fail(at, "a shift by more than 31 bits")
 			}
 		}
-		left = operation(op.op, left, right)
+		left = operation(op.alu, left, right)
 	}
 	return left
 }
 
-// operation does the operation if it can be done now.
-func operation(op byte, a, b *arith) *arith {
+// operation does "a alu b" now if it can. A number goes to the right if it may.
+func operation(alu uint16, a, b *arith) *arith {
 	if a.op == 'n' && b.op == 'n' {
-		if k, ok := calculate(op, a.k, b.k); ok {
+		if k, ok := calculate(alu, a.k, b.k); ok {
 			return &arith{op: 'n', k: k}
 		}
 	}
-	if a.op == 'n' && b.op != 'n' && (op == '+' || op == '*' || op == '&' || op == '|' || op == '^') {
-		a, b = b, a
+	if a.op == 'n' && b.op != 'n' {
+		switch alu {
+		case aluAdd, aluMul, aluAnd, aluOr, aluXor:
+			a, b = b, a
+		}
 	}
-	return &arith{op: op, a: a, b: b}
+	return &arith{op: 'o', alu: alu, a: a, b: b}
 }
 
-func calculate(op byte, a, b uint32) (k uint32, ok bool) {
-	switch op {
-	case '+':
+// calculate does what run does, and does not divide by zero.
+func calculate(alu uint16, a, b uint32) (k uint32, ok bool) {
+	switch alu {
+	case aluAdd:
 		return a + b, true
-	case '-':
+	case aluSub:
 		return a - b, true
-	case '*':
+	case aluMul:
 		return a * b, true
-	case '/':
-		if b == 0 {
-			return 0, false
+	case aluDiv:
+		if b != 0 {
+			return a / b, true
 		}
-		return a / b, true
-	case '%':
-		if b == 0 {
-			return 0, false
+	case aluMod:
+		if b != 0 {
+			return a % b, true
 		}
-		return a % b, true
-	case '&':
+	case aluAnd:
 		return a & b, true
-	case '|':
+	case aluOr:
 		return a | b, true
-	case '^':
+	case aluXor:
 		return a ^ b, true
-	case '<':
+	case aluLsh:
 		return a << b, true
-	case '>':
+	case aluRsh:
 		return a >> b, true
 	}
 	return 0, false
@@ -182,7 +184,7 @@ func (p *parser) parseArithOperand(r *relation) *arith {
 		if a != nil && a.op == 'n' {
 			return &arith{op: 'n', k: -a.k}
 		}
-		return &arith{op: '~', a: a}
+		return &arith{op: '-', a: a}
 	case t.is("("):
 		a := p.parseArith(r, 0)
 		p.closeParen(t)
@@ -271,7 +273,7 @@ func (p *parser) relate(relop *token, left, right *arith) *cond {
 	switch {
 	case left.op == 'n' && right.op == 'n':
 		c = constant(holds(jump, left.k, right.k))
-	case right.op == 'n' && right.k == 0 && jump == opJEQ && left.op == '&' && left.b.op == 'n':
+	case right.op == 'n' && right.k == 0 && jump == opJEQ && left.op == 'o' && left.alu == aluAnd && left.b.op == 'n':
 		// A & K = 0 is what jset asks.
 		c = not(p.testOf(relop, opJSET, left.b.k, left.a))
 	case right.op == 'n':
@@ -329,34 +331,23 @@ func (g *loads) eval(a *arith, reg uint32) {
 		g.put(opLDIMM, a.k)
 	case 'l':
 		g.put(opLDLEN, 0)
-	case '~':
+	case '-':
 		g.eval(a.a, reg)
 		g.put(opNEG, 0)
 	case 'p':
 		g.bytes(a, reg)
 	default:
-		alu := aluOf(a.op)
+		g.eval(a.a, reg)
 		if a.b.op == 'n' {
-			g.eval(a.a, reg)
-			g.put(classALU|alu, a.b.k)
+			g.put(classALU|a.alu, a.b.k)
 			return
 		}
-		g.eval(a.a, reg)
 		g.store(reg)
 		g.eval(a.b, reg+1)
 		g.put(opTAX, 0)
 		g.put(opLDMEM, reg)
-		g.put(classALU|alu|fromX, 0)
+		g.put(classALU|a.alu|fromX, 0)
 	}
-}
-
-func aluOf(op byte) uint16 {
-	for _, b := range binaries {
-		if b.op == op {
-			return b.alu
-		}
-	}
-	return 0
 }
 
 // bytes loads from the frame. A number as offset is added to the base now, so that

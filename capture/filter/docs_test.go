@@ -3,6 +3,7 @@ package filter
 import (
 	"os"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -55,9 +56,9 @@ func TestCapacity(t *testing.T) {
 		var ids []string
 		for i := range c.n {
 			if strings.HasSuffix(c.head, "port ") {
-				ids = append(ids, decimal(1000+i))
+				ids = append(ids, strconv.Itoa(1000+i))
 			} else {
-				ids = append(ids, "10.0."+decimal(i/250)+"."+decimal(i%250))
+				ids = append(ids, "10.0."+strconv.Itoa(i/250)+"."+strconv.Itoa(i%250))
 			}
 		}
 		p, err := Compile(c.head + strings.Join(ids, " or "))

@@ -98,7 +98,7 @@ func Compile(expr string) (*Program, error) {
 	if len(g.blocks) > maxBlocks {
 		return nil, tooLarge(expr)
 	}
-	root = g.optimize(root)
+	g.optimize(root)
 	if !g.reached[accept] {
 		return nil, &Error{Expr: expr, Reason: "no frame can match this: its parts exclude each other"}
 	}

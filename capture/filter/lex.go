@@ -251,7 +251,7 @@ func (p *parser) failAt(off, end int, format string, args ...any) {
 		}
 	}
 	p.err = &Error{Expr: p.expr, Offset: off, Reason: what + fmt.Sprintf(format, args...)}
-	p.toks = append(p.toks[:0], token{kind: tokEnd, off: len(p.expr), end: len(p.expr), mate: -1})
+	p.toks = []token{{kind: tokEnd, off: len(p.expr), end: len(p.expr), mate: -1}}
 	p.i = 0
 }
 

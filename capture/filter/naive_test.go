@@ -2,6 +2,7 @@ package filter
 
 import (
 	"math/rand/v2"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -110,9 +111,9 @@ func TestLongWays(t *testing.T) {
 	frames := samples(r, 100)
 	var hosts, ports, mixed []string
 	for i := range 700 {
-		hosts = append(hosts, "10.9."+decimal(i/200)+"."+decimal(i%200))
-		ports = append(ports, decimal(10000+i))
-		mixed = append(mixed, "(tcp src port "+decimal(i)+" and not ip["+decimal(i%40)+"] = 3)")
+		hosts = append(hosts, "10.9."+strconv.Itoa(i/200)+"."+strconv.Itoa(i%200))
+		ports = append(ports, strconv.Itoa(10000+i))
+		mixed = append(mixed, "(tcp src port "+strconv.Itoa(i)+" and not ip["+strconv.Itoa(i%40)+"] = 3)")
 	}
 	for _, expr := range []string{
 		"ip host " + strings.Join(hosts, " or "),
@@ -130,15 +131,6 @@ func TestLongWays(t *testing.T) {
 		}
 		compareWithTree(t, expr, frames)
 	}
-}
-
-func decimal(n int) string { return string(appendInt(nil, n)) }
-
-func appendInt(b []byte, n int) []byte {
-	if n >= 10 {
-		b = appendInt(b, n/10)
-	}
-	return append(b, byte('0'+n%10))
 }
 
 // TestTooLarge compiles the longest of expressions: each ends soon, with a program or
@@ -201,7 +193,7 @@ func TestTooLarge(t *testing.T) {
 func distinct(primitive string) string {
 	var b strings.Builder
 	for i := 1; b.Len() < MaxExpr-40; i++ {
-		b.WriteString(primitive + decimal(i) + " or ")
+		b.WriteString(primitive + strconv.Itoa(i) + " or ")
 	}
 	return b.String() + primitive + "1"
 }

@@ -21,8 +21,8 @@ type entry struct {
 	x     uint32 // the offset that X was loaded from by ldxb 4*([k]&0xf), or 0
 }
 
-// optimize changes where blocks lead and what they load, and returns where the program
-// begins: root, or an end of the program. It says which blocks are reached.
+// optimize changes where blocks lead and what they load, and says which of them are
+// reached from root, where the program begins.
 //
 // Two things make a way shorter. Where the outcome of the next block is known, the way
 // goes on behind it; that block's load cannot fail, as the same load was done before on
@@ -30,7 +30,7 @@ type entry struct {
 //
 // Blocks lead to lower numbers only, so one pass from the highest number on has seen
 // all ways into a block before it comes to it.
-func (g *graph) optimize(root int) int {
+func (g *graph) optimize(root int) {
 	g.reached = make([]bool, len(g.blocks))
 	entries := make([]entry, len(g.blocks))
 	g.reached[root] = true
@@ -47,7 +47,6 @@ func (g *graph) optimize(root int) int {
 		b.jf = g.follow(b, b.jf, false, in, out, entries)
 		entries[n] = entry{}
 	}
-	return root
 }
 
 // follow finds where the way from b to a block really leads, and says there what is

@@ -24,60 +24,63 @@ const (
 
 func (p *parser) net() uint32 { return offNet + p.vlan }
 
-// parsePrimitive parses what begins with a keyword or a protocol.
+// parsePrimitive parses what begins with a keyword or a protocol:
+//
+//	[ protocol ] [ src | dst | src or dst | … ] [ host | net | port | portrange ] id
+//	[ protocol ] proto id
+//	[ protocol ] broadcast | multicast
+//	protocol | vlan [ number ] | less number | greater number
 func (p *parser) parsePrimitive() (*cond, qual) {
-	first := p.next()
+	first := p.peek()
 	if reason := keywords[first.text]; reason != "" {
 		p.fail(first, "%s", reason)
 		return nil, qual{}
 	}
 	switch first.text {
 	case "less", "greater":
-		return p.parseLength(first), qual{}
+		return p.parseLength(p.next()), qual{}
 	case "vlan":
+		p.next()
 		return p.parseVLAN(), qual{}
-	case "broadcast", "multicast":
-		return p.parseCast(first, nil), qual{}
 	}
 	q := qual{set: true, proto: protocols[first.text]}
-	t := first
 	if q.proto != nil {
-		t = p.peek()
-		if t.is("broadcast") || t.is("multicast") {
+		p.next()
+	}
+	t := p.peek()
+	switch kind, ok := t.idKind(); {
+	case t.is("broadcast"), t.is("multicast"):
+		return p.parseCast(p.next(), q.proto), qual{}
+	case t.is("src"), t.is("dst"):
+		q.dir = p.parseDir(p.next())
+		if kind, ok := p.peek().idKind(); ok && kind != idProto {
+			q.kind = kind
 			p.next()
-			return p.parseCast(t, q.proto), qual{}
 		}
-		if !p.accept("src") && !p.accept("dst") && !p.accept("host") && !p.accept("net") &&
-			!p.accept("port") && !p.accept("portrange") && !p.accept("proto") {
-			return p.parseAbbreviation(first), qual{}
-		}
-	}
-	if t.is("src") || t.is("dst") {
-		q.dir = p.parseDir(t)
-		switch k := p.peek(); {
-		case k.is("host"), k.is("net"), k.is("port"), k.is("portrange"):
-			t = p.next()
-		}
-	}
-	switch {
-	case t.is("host"):
-		q.kind = idHost
-	case t.is("net"):
-		q.kind = idNet
-	case t.is("port"):
-		q.kind = idPort
-	case t.is("portrange"):
-		q.kind = idPortRange
-	case t.is("proto"):
-		q.kind = idProto
-	case t.is("src") || t.is("dst"):
-		q.kind = idAny
-	default: // and, or, mask
-		p.fail(t, "it cannot begin a condition")
+	case ok:
+		q.kind = kind
+		p.next()
+	case q.proto != nil:
+		return p.parseAbbreviation(first), qual{}
+	default: // and, or, mask, len
+		p.fail(first, "it cannot begin a condition")
 		return nil, qual{}
 	}
-	q.words = strings.Join(strings.Fields(p.expr[first.off:p.toks[max(p.i-1, 0)].end]), " ")
+	q.words = strings.Join(strings.Fields(p.expr[first.off:p.toks[p.i-1].end]), " ")
 	return p.parseHeadID(q), q
+}
+
+// idKind returns what t says of the id behind it.
+func (t *token) idKind() (idKind, bool) {
+	if t.kind != tokWord {
+		return idAny, false
+	}
+	kind, ok := idKinds[t.text]
+	return kind, ok
+}
+
+var idKinds = map[string]idKind{
+	"host": idHost, "net": idNet, "port": idPort, "portrange": idPortRange, "proto": idProto,
 }
 
 // parseAbbreviation is for a protocol alone.
@@ -97,7 +100,7 @@ func (p *parser) parseAbbreviation(t *token) *cond {
 	return nil
 }
 
-// parseDir parses the rest of src, dst, src or dst, src and dst.
+// parseDir parses the rest of src, dst, src or dst, and src and dst, in either order.
 func (p *parser) parseDir(first *token) dir {
 	join, second := p.peek(), p.ahead(1)
 	other := second.is("src") && first.is("dst") || second.is("dst") && first.is("src")
