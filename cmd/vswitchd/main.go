@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -40,6 +41,7 @@ const shutdownLimit = 3 * time.Second
 type flags struct {
 	ctl.Options
 	logLevel, logFormat string
+	metricsListen       string
 	showVersion         bool
 }
 
@@ -67,7 +69,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	// From here on a signal ends the daemon in order, also while it starts.
 	ctx, cancel := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
 	defer cancel()
-	if err := serve(ctx, f.Options); err != nil {
+	if err := serve(ctx, f.Options, f.metricsListen); err != nil {
 		log.Error(err.Error())
 		return exitFailed
 	}
@@ -96,6 +98,7 @@ func parse(args []string, stderr io.Writer) (*flags, error) {
 		f.CaptureDirs = append(f.CaptureDirs, dir)
 		return nil
 	})
+	fs.StringVar(&f.metricsListen, "metrics-listen", "", "where Prometheus scrapes, at /metrics: `ADDRESS:PORT`, such as 127.0.0.1:9123, or unix:/PATH; empty is nowhere")
 	fs.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error; vswitchctl log changes it")
 	fs.StringVar(&f.logFormat, "log-format", "text", "text or json")
 	fs.BoolVar(&f.showVersion, "version", false, "print the version and exit")
@@ -118,6 +121,11 @@ func parse(args []string, stderr io.Writer) (*flags, error) {
 	case f.Stop != ports.StopAuto && f.Stop != ports.StopTCX && f.Stop != ports.StopClsact:
 		return nil, fmt.Errorf("--ingress-stop %q: want tcx or clsact", f.Stop)
 	}
+	if f.metricsListen != "" {
+		if err := ctl.CheckMetricsAddress(f.metricsListen); err != nil {
+			return nil, fmt.Errorf("--metrics-listen: %w", err)
+		}
+	}
 	return f, nil
 }
 
@@ -137,7 +145,7 @@ func logger(f *flags, w io.Writer) (*slog.Logger, error) {
 }
 
 // serve runs the daemon until ctx ends.
-func serve(ctx context.Context, o ctl.Options) error {
+func serve(ctx context.Context, o ctl.Options, metricsListen string) error {
 	if err := os.MkdirAll(o.RunDir, 0o755); err != nil {
 		return fmt.Errorf("make run directory: %w", err)
 	}
@@ -146,6 +154,13 @@ func serve(ctx context.Context, o ctl.Options) error {
 		return err
 	}
 	defer lock()
+	var metrics net.Listener
+	if metricsListen != "" {
+		if metrics, err = ctl.ListenMetrics(metricsListen); err != nil {
+			return fmt.Errorf("--metrics-listen: %w", err)
+		}
+		defer metrics.Close()
+	}
 	d, err := ctl.New(o)
 	if err != nil {
 		return err
@@ -158,6 +173,18 @@ func serve(ctx context.Context, o ctl.Options) error {
 	ln, err := api.Listen(filepath.Join(o.RunDir, "ctl.sock"))
 	if err != nil {
 		return err
+	}
+	if metrics != nil {
+		o.Log.Info("metrics are served", "address", metrics.Addr())
+		scraped, stop := context.WithCancel(context.Background())
+		served := make(chan struct{})
+		go func() { // ended by stop
+			defer close(served)
+			if err := d.ServeMetrics(scraped, metrics); err != nil {
+				o.Log.Error("metrics are served no more", "err", err)
+			}
+		}()
+		defer func() { stop(); <-served }()
 	}
 	srv := api.NewServer(d, o.Log, api.Limits{})
 	served := make(chan error, 1)

@@ -27,6 +27,9 @@ func TestFlags(t *testing.T) {
 		{"--ingress-stop xdp", exitUsage, "want tcx or clsact"},
 		{"--capture-dir tmp", exitUsage, "absolute path"},
 		{"--log-level loud", exitUsage, "want debug, info, warn or error"},
+		{"--metrics-listen here", exitUsage, `--metrics-listen: "here" is not an address: want ADDRESS:PORT`},
+		{"--metrics-listen unix:metrics.sock", exitUsage, `"metrics.sock" is not an absolute path`},
+		{"--metrics-listen 127.0.0.1:http", exitUsage, `"http" is not a port`},
 		{"--log-format xml", exitUsage, "want text or json"},
 		{"--run-dir /dev/null/x --state-dir /dev/null/y", exitFailed, "run directory"},
 	} {
