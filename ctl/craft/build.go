@@ -330,22 +330,15 @@ func (s *Spec) offload(f *Frame, headers int) error {
 	if s.super <= int(o.GSOSize) {
 		return s.refuse("super", "must be more than the mss, "+strconv.Itoa(int(o.GSOSize))+" bytes: else it is one segment")
 	}
-	const tcpLen, sumAt = 20, 16
+	const tcpLen = 20
 	o.Flags, o.HdrLen = frame.NeedsCsum, uint16(headers)
-	o.CsumStart, o.CsumOffset = uint16(headers-tcpLen), sumAt
+	o.CsumStart, o.CsumOffset = uint16(headers-tcpLen), tcpSum
 	ip := f.Data[s.ethLen():]
 	addresses := ip[12:20]
 	if s.version == 6 {
 		addresses = ip[8:40]
 	}
-	sum := uint32(protoTCP + tcpLen + s.super)
-	for i := 0; i < len(addresses); i += 2 {
-		sum += uint32(binary.BigEndian.Uint16(addresses[i:]))
-	}
-	for sum > 0xffff {
-		sum = sum&0xffff + sum>>16
-	}
-	binary.BigEndian.PutUint16(f.Data[headers-tcpLen+sumAt:], uint16(sum))
+	binary.BigEndian.PutUint16(f.Data[headers-tcpLen+tcpSum:], pseudo(addresses, tcpLen+s.super))
 	return nil
 }
 
