@@ -156,8 +156,10 @@ func TestWireLies(t *testing.T) {
 }
 
 func FuzzWire(f *testing.F) {
-	data, o := superFrame(2500, 1000)
+	data, o := superFrame(250, 100)
 	f.Add(data, o.Flags, o.GSOType, o.HdrLen, o.GSOSize, o.CsumStart, o.CsumOffset, uint16(10), 0)
+	w := newWire(true, 0)
+	defer w.close()
 	f.Fuzz(func(t *testing.T, b []byte, flags, gso uint8, hdrLen, size, start, offset, tci uint16, more int) {
 		if len(b) > frame.MaxLen {
 			return
@@ -167,8 +169,6 @@ func FuzzWire(f *testing.F) {
 			h.tag = frame.Tag{TPID: frame.TPID8021Q, TCI: tci}
 			h.wireLen += frame.TagLen
 		}
-		w := newWire(true, 0)
-		defer w.close()
 		n := 0
 		w.frames(&h, func(data []byte, wireLen int, _ string) bool {
 			n++
