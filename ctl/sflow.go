@@ -23,6 +23,7 @@ import (
 
 const (
 	sflowFlush = 500 * time.Millisecond // that a sample waits for others in its datagram at most
+	sflowRest  = 16 * time.Millisecond  // between two looks for samples, at most
 	sflowRetry = time.Second            // between tries to begin, and between looks at interfaces
 	agentEvery = 10 * time.Second       // between looks whether the agent's address is still that one
 )
@@ -109,23 +110,29 @@ func (e *exporter) stop() {
 
 func (e *exporter) run(ctx context.Context) {
 	defer close(e.ended)
-	tick := time.NewTicker(vswitch.PollEvery)
-	defer tick.Stop()
+	rest := vswitch.PollEvery
+	wake := time.NewTimer(rest)
+	defer wake.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			e.end()
 			return
-		case now := <-tick.C:
+		case now := <-wake.C:
 			e.mu.Lock()
-			e.turnLocked(now)
+			n := e.turnLocked(now)
 			e.mu.Unlock()
+			// A watch holds thousands of samples: who has none to read can rest longer.
+			if rest = min(2*rest, sflowRest); n > 0 {
+				rest = vswitch.PollEvery
+			}
+			wake.Reset(rest)
 		}
 	}
 }
 
-// turnLocked does what is due.
-func (e *exporter) turnLocked(now time.Time) {
+// turnLocked does what is due, and returns how many samples there were.
+func (e *exporter) turnLocked(now time.Time) (samples int) {
 	if e.unknown || now.Sub(e.looked) >= sflowRetry {
 		e.lookLocked(now)
 	}
@@ -134,9 +141,9 @@ func (e *exporter) turnLocked(now time.Time) {
 		e.openLocked(now)
 	}
 	if e.watch == nil {
-		return
+		return 0
 	}
-	e.watch.Read(e.sampleLocked)
+	samples = e.watch.Read(e.sampleLocked)
 	if every := e.options.Duration("polling"); every > 0 && !now.Before(e.pollAt) && e.pollLocked() {
 		e.pollAt = now.Add(every)
 	}
@@ -146,6 +153,7 @@ func (e *exporter) turnLocked(now time.Time) {
 		e.flushed = now
 		e.encoder.Flush(time.Since(e.began))
 	}
+	return samples
 }
 
 // openLocked opens what is not open: sockets, and, once there is an agent's address,

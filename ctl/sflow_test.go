@@ -148,12 +148,14 @@ func counted(t *testing.T, s string) uint64 {
 //
 //	c1 ── veth-c1 [host a: vswitchd, br0 ── sFlow ──▶ 127.0.0.1] veth-c2 ── c2
 //	              [                      ] veth-c3 (tag=7) ── c3
+//	              [                      ] x0: vxlan to nobody
 //
 //	c1 to c2 in VLAN 10: one output · c1 to nobody: flooded · c3, tagged: dropped
 func TestSFlow(t *testing.T) {
 	p := newPair(t, lab.DaemonOptions{}, "ip=10.0.0.254/24")
 	c3 := p.h.Container("c3")
 	p.d.Ctl("add-port", "br0", c3.Veth, "tag=7")
+	p.d.Ctl("add-port", "br0", "x0", "type=vxlan", "remote_ip=127.0.0.2")
 	c := collect(t, p.h)
 
 	const sampling, header, frames = 10, 64, 20000
@@ -219,7 +221,7 @@ func TestSFlow(t *testing.T) {
 	// Two more polls tell the counters as they stay.
 	polled := st.Reports
 	lab.Eventually(t, patient, func() error {
-		if st = sflowOf(t, p.d); st.Reports < polled+8 {
+		if st = sflowOf(t, p.d); st.Reports < polled+10 {
 			return fmt.Errorf("%d reports", st.Reports)
 		}
 		if got := uint64(c.datagrams()); got < st.Targets[0].Datagrams || st.Targets[0].Errors != 0 {
@@ -248,7 +250,7 @@ func TestSFlow(t *testing.T) {
 		switch {
 		case in == uint64(one.IfIndex) && out == uint64(two.IfIndex) && vlans[i] == "10" && lengths[i] == "204":
 			fates["known"]++
-		case in == uint64(one.IfIndex) && vlans[i] == "0" && lengths[i] == "204" && out == 0x80000002: // c2 and br0
+		case in == uint64(one.IfIndex) && vlans[i] == "0" && lengths[i] == "204" && out == 0x80000003: // c2, br0 and x0
 			fates["flooded"]++
 		case in == uint64(third.IfIndex) && vlans[i] == "8" && out == 0x40000000|258:
 			fates["dropped"]++
@@ -278,8 +280,20 @@ func TestSFlow(t *testing.T) {
 	if got := last[fmt.Sprint(one.IfIndex)]; fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("counters of veth-c1: %v, want %v", got, want)
 	}
-	if len(last) != 4 {
+	if len(last) != 5 {
 		t.Errorf("counters of %d ports: %v", len(last), last)
+	}
+	tunnels := 0
+	for index, values := range last {
+		if counted(t, index) >= 1<<23 {
+			tunnels++
+			if x0 := mustPort(t, p.d, "x0"); values[0] != "0" || values[2] != "0" || x0.IfIndex != 0 {
+				t.Errorf("x0 is %s, with %v", index, values)
+			}
+		}
+	}
+	if tunnels != 1 {
+		t.Errorf("%d ports have a number of their own: %v", tunnels, last)
 	}
 
 	// No more once it is deleted.
@@ -319,6 +333,11 @@ func TestSFlowTroubles(t *testing.T) {
 	wait("error", closed, "connection refused")
 	if out := p.d.Ctl("sflow", "list"); !strings.Contains(out, "connection refused") {
 		t.Errorf("sflow list:\n%s", out)
+	}
+
+	p.d.Ctl("sflow", "add", "--may-exist", "br0", "target=::1")
+	if st := wait("error", "[::1]:6343", "connection refused"); st.Agent != "::1" {
+		t.Errorf("agent %s", st.Agent)
 	}
 
 	// There is no route there, and then no such interface.
