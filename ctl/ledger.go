@@ -10,12 +10,17 @@ import (
 	vswitch "vswitch/switch"
 )
 
-// ledgerEvery is how often the counts of drops are looked at for their rates. One look
-// at a thousand ports takes about a millisecond.
-const ledgerEvery = 2 * time.Second
+// Looks at the counts of drops, for their rates. All counts of a thousand ports take
+// 2.5 ms, and leave 2 MB of garbage: they are only read where the flight recorder says
+// that something was dropped, and now and then for what it does not see.
+const (
+	ledgerEvery = 2 * time.Second
+	ledgerWhole = 5 // looks, of which one at least reads all counts
+)
 
 // ledger keeps the last two looks at the counts of drops: a rate is what came since
-// the older one, of the last two to four seconds.
+// the older one, of the last two to four seconds. What the recorder does not see, the
+// frames that the kernel lost and strangers at tunnels, is of the last twelve at most.
 //
 // Thread-safety: safe for concurrent use.
 type ledger struct {
@@ -30,6 +35,7 @@ type dropKey struct {
 
 type dropCounts struct {
 	at     time.Time // zero: there was no look yet
+	read   time.Time // when counts were
 	counts map[dropKey]uint64
 }
 
@@ -39,15 +45,24 @@ func keyOf(x *api.Drop) dropKey { return dropKey{x.Bridge, x.Port, x.Source, x.R
 func (l *ledger) look(now time.Time, drops []api.Drop) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	counts := l.older.counts
-	if counts == nil {
-		counts = map[dropKey]uint64{}
-	}
-	clear(counts)
+	counts := map[dropKey]uint64{}
 	for i := range drops {
 		counts[keyOf(&drops[i])] = drops[i].Count
 	}
-	l.older, l.newer = l.newer, dropCounts{now, counts}
+	l.older, l.newer = l.newer, dropCounts{now, now, counts}
+}
+
+// still says that the recorder saw no drop since the last look.
+func (l *ledger) still(now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.older = l.newer
+	l.newer.at = now
+}
+
+// unseen reports whether drops of a kind happen where the recorder does not see them.
+func (k *dropKey) unseen() bool {
+	return k.bridge == "" || k.reason == vswitch.DropMissed.String() || k.reason == vswitch.DropUnreadable.String()
 }
 
 // rate fills in the rates of what was counted now.
@@ -58,17 +73,22 @@ func (l *ledger) rate(now time.Time, drops []api.Drop) {
 	if from.at.IsZero() {
 		from = l.newer
 	}
-	span := now.Sub(from.at).Seconds()
-	if from.at.IsZero() || span <= 0 {
+	if from.at.IsZero() {
 		return
 	}
 	for i := range drops {
 		x := &drops[i]
-		n := x.Count
-		if was := from.counts[keyOf(x)]; was <= n {
+		k, n := keyOf(x), x.Count
+		if was := from.counts[k]; was <= n {
 			n -= was // else the port was made anew since
 		}
-		x.Rate = float64(n) / span
+		since := from.at
+		if k.unseen() {
+			since = from.read
+		}
+		if span := now.Sub(since).Seconds(); span > 0 {
+			x.Rate = float64(n) / span
+		}
 	}
 }
 
@@ -76,9 +96,16 @@ func (l *ledger) rate(now time.Time, drops []api.Drop) {
 func (d *Daemon) keepLedger(done <-chan struct{}) {
 	tick := time.NewTicker(ledgerEvery)
 	defer tick.Stop()
-	for {
-		if drops, err := d.countDrops("", ""); err == nil {
+	var drops []api.Drop
+	var recorded uint64 // drops, at the last look
+	for n := 0; ; n++ {
+		st := d.sw.Recorder()
+		if st.Bytes == 0 || st.Drops != recorded || n%ledgerWhole == 0 {
+			recorded = st.Drops
+			drops = d.lookAtDrops(drops[:0])
 			d.seen.ledger.look(time.Now(), drops)
+		} else {
+			d.seen.ledger.still(time.Now())
 		}
 		select {
 		case <-done:
@@ -86,6 +113,26 @@ func (d *Daemon) keepLedger(done <-chan struct{}) {
 		case <-tick.C:
 		}
 	}
+}
+
+// lookAtDrops appends the counts of all drops to drops.
+func (d *Daemon) lookAtDrops(drops []api.Drop) []api.Drop {
+	_, doc := d.store.View()
+	for i := range doc.Bridges {
+		b, err := d.sw.Bridge(doc.Bridges[i].Name)
+		if err != nil {
+			continue // removed this moment
+		}
+		for i := range b.Ports {
+			p := &b.Ports[i]
+			for r := range p.Counters.Drops {
+				if n := p.Counters.Drops[r].Count; n > 0 {
+					drops = append(drops, api.Drop{Bridge: b.Name, Port: p.Name, Reason: vswitch.Reason(r).String(), Count: n})
+				}
+			}
+		}
+	}
+	return append(drops, d.endpointDrops()...)
 }
 
 // countDrops returns what was dropped, without rates and frames.

@@ -1,7 +1,6 @@
 package ctl
 
 import (
-	"bytes"
 	"cmp"
 	"fmt"
 	"net/netip"
@@ -292,16 +291,25 @@ func (t *neighbors) addresses(of map[place]netip.Addr) {
 }
 
 // macsOf returns the MAC addresses that have an IP address, in any VLAN of a bridge, or
-// of all for "".
+// of all for "": first the one that said so last.
 func (t *neighbors) macsOf(ip netip.Addr, bridge string) (macs [][6]byte) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for _, k := range t.table.Keys() {
-		if e, _ := t.table.Peek(k); k.ip == ip && (bridge == "" || k.bridge == bridge) && !slices.Contains(macs, e.mac) {
-			macs = append(macs, e.mac)
+	add := func(mac [6]byte) {
+		if !slices.Contains(macs, mac) {
+			macs = append(macs, mac)
 		}
 	}
-	slices.SortFunc(macs, func(a, b [6]byte) int { return bytes.Compare(a[:], b[:]) })
+	for _, k := range slices.Backward(t.table.Keys()) { // the one heard last comes first
+		e, _ := t.table.Peek(k)
+		if k.ip != ip || bridge != "" && k.bridge != bridge {
+			continue
+		}
+		add(e.mac)
+		if e.conflict != nil {
+			add(e.conflict.mac)
+		}
+	}
 	return macs
 }
 
@@ -309,7 +317,7 @@ func (t *neighbors) macsOf(ip netip.Addr, bridge string) (macs [][6]byte) {
 func spanText(d time.Duration) string {
 	switch d = max(d, 0); {
 	case d < time.Second:
-		return d.Round(time.Millisecond).String()
+		return "a moment"
 	case d < time.Minute:
 		return fmt.Sprintf("%ds", int(d.Seconds()))
 	case d < time.Hour:

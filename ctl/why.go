@@ -178,9 +178,15 @@ func (in *inquiry) places() {
 	}
 	slices.SortFunc(in.out.Places, func(x, y api.WhyPlace) int {
 		return cmp.Or(
-			cmp.Compare(btoi(x.Gone != ""), btoi(y.Gone != "")), later(y.LastHeard, x.LastHeard), later(y.GoneAt, x.GoneAt),
+			cmp.Compare(btoi(x.Gone != ""), btoi(y.Gone != "")), cmp.Compare(in.rank(x.MAC), in.rank(y.MAC)), later(y.LastHeard, x.LastHeard), later(y.GoneAt, x.GoneAt),
 			cmp.Compare(x.Bridge, y.Bridge), cmp.Compare(x.VLAN, y.VLAN), cmp.Compare(x.MAC, y.MAC))
 	})
+}
+
+// rank is how near a MAC address is to what was asked for: of those that claim one IP
+// address, the one that did last is first.
+func (in *inquiry) rank(mac string) int {
+	return slices.IndexFunc(in.macs, func(m [6]byte) bool { return macText(m) == mac })
 }
 
 // later compares two times that may not be known.
@@ -323,6 +329,7 @@ func (in *inquiry) contradict() {
 	if macs := in.claimants(); in.ip.IsValid() && len(macs) > 1 {
 		say("%s is %s: right only where these are networks apart", in.out.Address, strings.Join(macs, ", and "))
 	}
+	in.elsewhere(say)
 	for mac, at := range in.stations() {
 		if len(at) > 1 {
 			say("%s is %s: right for a machine with a foot in each, else two machines have one address", mac, strings.Join(at, ", and "))
@@ -335,6 +342,26 @@ func (in *inquiry) contradict() {
 		}
 	}
 	slices.Sort(in.out.Contradictions)
+}
+
+// elsewhere tells where ARP named an address in another VLAN than its MAC is in now.
+func (in *inquiry) elsewhere(say func(string, ...any)) {
+	for _, n := range in.out.Neighbors {
+		var now *api.WhyPlace
+		for i := range in.out.Places {
+			p := &in.out.Places[i]
+			if p.Gone != "" || p.MAC != n.MAC || p.Bridge != n.Bridge {
+				continue
+			}
+			if now = p; p.VLAN == n.VLAN {
+				break
+			}
+		}
+		if now != nil && now.VLAN != n.VLAN {
+			say("%s said that it is %s in %s, %s ago, and that MAC address is in %s now: a port's VLAN was changed, or is not what the machine thinks",
+				n.MAC, n.IP, vlanText(n.VLAN), in.ago(n.LastSeen), vlanText(now.VLAN))
+		}
+	}
 }
 
 // claimants says, of an IP address, which MAC address has it in each VLAN, if that is
@@ -375,6 +402,13 @@ func inVLAN(vlan int) string {
 		return ""
 	}
 	return fmt.Sprintf(" in VLAN %d", vlan)
+}
+
+func vlanText(vlan int) string {
+	if vlan == 0 {
+		return "no VLAN"
+	}
+	return fmt.Sprintf("VLAN %d", vlan)
 }
 
 // where says where a place is: "veth1 of br0 in VLAN 10".
