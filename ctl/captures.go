@@ -104,18 +104,8 @@ func compileFilter(expr string) (*filter.Program, error) {
 	if err == nil {
 		return p, nil
 	}
-	e := &api.Error{Status: http.StatusBadRequest, Field: "filter", Value: expr, Message: "filter: " + err.Error()}
-	var wrong *filter.Error
-	if errors.As(err, &wrong) {
-		at := min(max(wrong.Offset, 0), len(expr))
-		where := "at its end"
-		if at < len(expr) {
-			where = fmt.Sprintf("at %q", expr[at:])
-		}
-		e.Message = fmt.Sprintf("filter %q: %s: %s", expr, where, wrong.Reason)
-		e.Allowed = "an expression as tcpdump has them, such as: host 10.0.0.1 and tcp port 80"
-	}
-	return nil, e
+	return nil, &api.Error{Status: http.StatusBadRequest, Field: "filter", Value: expr, Message: err.Error(), // a *filter.Error
+		Allowed: "an expression as tcpdump has them, such as: host 10.0.0.1 and tcp port 80"}
 }
 
 // Capture is described at api.Service.

@@ -234,8 +234,8 @@ func TestCaptureChoices(t *testing.T) {
 		}
 	}
 	refused(t, p.d, []string{"capture", "nobody"}, `there is no bridge and no port "nobody"`)
-	refused(t, p.d, []string{"capture", "br0", "hots", "10.0.0.1"}, `filter "hots 10.0.0.1": at "hots`)
-	refused(t, p.d, []string{"capture", "br0", "host"}, `filter "host": at its end`)
+	refused(t, p.d, []string{"capture", "br0", "hots", "10.0.0.1"}, `filter "hots 10.0.0.1": "hots" at 1: `)
+	refused(t, p.d, []string{"capture", "br0", "host"}, `filter "host": it ends after "host"`)
 	refused(t, p.d, []string{"capture", "br0", "--tunnel", "outer"}, "has no tunnel")
 	refused(t, p.d, []string{"capture", "veth-c1", "--tunnel", "outer", "--drops"}, "leave out either drops or tunnel=outer")
 	refused(t, p.d, []string{"recorder", "dump", "nobody"}, `there is no bridge and no port "nobody", nor a filter`)
