@@ -54,10 +54,25 @@ func (d *Daemon) Replay(ctx context.Context, q api.ReplayQuery, file io.Reader, 
 	}
 	defer d.replays.leave(q.Port)
 	r := &replay{
-		port: q.Port, speed: q.Speed, refused: map[string]int{},
+		port: q.Port, speed: q.Speed, mtu: d.portMTU(q.Port), refused: map[string]int{},
 		inject: func(frames []vswitch.Injected) error { return portGone(d.sw.Inject(q.Port, frames), q.Port) },
 	}
 	return r.run(ctx, file, tell)
+}
+
+// portMTU is the largest IP packet that one frame of a port's can have, not a
+// super-frame.
+func (d *Daemon) portMTU(name string) int {
+	r := d.reconciler
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch p := r.ports[name]; {
+	case p != nil && p.tunnel != nil && p.tunnel.mtu > 0:
+		return p.tunnel.mtu
+	case p != nil && p.link.MTU > 0:
+		return p.link.MTU
+	}
+	return kernelMTU
 }
 
 // replay is one replay under way.
@@ -66,6 +81,7 @@ func (d *Daemon) Replay(ctx context.Context, q api.ReplayQuery, file io.Reader, 
 type replay struct {
 	port   string
 	speed  float64 // times the capture's; api.SpeedMax: at once
+	mtu    int     // of the port: what is longer was a super-frame
 	inject func([]vswitch.Injected) error
 
 	batch []vswitch.Injected
@@ -194,7 +210,8 @@ func rest(ctx context.Context, wait time.Duration) error {
 
 // add puts a frame with those that go in together.
 func (r *replay) add(data []byte, cut bool) error {
-	r.batch = append(r.batch, vswitch.Injected{Data: data})
+	o, _ := craft.Restore(data, r.mtu)
+	r.batch = append(r.batch, vswitch.Injected{Data: data, Offload: o})
 	r.size += len(data)
 	if cut {
 		r.mu.Lock()

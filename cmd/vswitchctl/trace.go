@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/hex"
 	"encoding/json"
@@ -277,6 +278,7 @@ func (a *app) tracePcap(ctx context.Context, r api.TraceRequest, f traceFlags) e
 	c := a.client()
 	defer c.Close()
 	traced := 0
+	var mtus map[string]int // of ports; nil: not asked for yet
 	for f.count == 0 || traced < f.count {
 		p, err := in.Next()
 		if err == io.EOF {
@@ -300,6 +302,15 @@ func (a *app) tracePcap(ctx context.Context, r api.TraceRequest, f traceFlags) e
 		if one.InPort == "" {
 			return &usageError{fmt.Sprintf("in_port=P is missing: %s does not say by which port frame %d came in", f.pcap, p.Number), nil}
 		}
+		if len(data) > mtuOfEthernet { // perhaps a super-frame: the file does not say
+			if mtus == nil {
+				mtus = a.mtus()
+			}
+			if o, ok := craft.Restore(data, cmp.Or(mtus[one.InPort], mtuOfEthernet)); ok {
+				offload := api.TraceOffload(o)
+				one.Offload = &offload
+			}
+		}
 		one.Frame = hex.EncodeToString(data)
 		t, err := c.Trace(ctx, one)
 		if err != nil {
@@ -318,6 +329,20 @@ func (a *app) tracePcap(ctx context.Context, r api.TraceRequest, f traceFlags) e
 		fmt.Fprintf(a.err, "no frame of %s came in by a port\n", clean(f.pcap))
 	}
 	return nil
+}
+
+// mtuOfEthernet is an interface's, where nothing is known of it.
+const mtuOfEthernet = 1500
+
+// mtus returns the ports' MTUs.
+func (a *app) mtus() map[string]int {
+	all := map[string]int{}
+	for _, b := range a.status().Bridges {
+		for _, p := range b.Ports {
+			all[p.Name] = p.MTU
+		}
+	}
+	return all
 }
 
 // open opens a file, or standard input for "-".
