@@ -50,7 +50,9 @@ type Daemon struct {
 	hub        *hub
 	logLevel   *logLevel
 	replays    replays
-	seen       seen // addresses, drops: why.go and its neighbours
+	probes     *prober
+	doctoring  sync.Mutex // held while somebody looks at everything; taken first
+	seen       seen       // addresses, drops: why.go and its neighbours
 
 	captures captures
 
@@ -89,6 +91,8 @@ func New(o Options) (*Daemon, error) {
 	runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), o.Workers+2))
 	boundGarbage()
 	d.seen = newSeen(d.hub.tell)
+	d.probes = newProber()
+	d.seen.probes = d.probes.hear
 	d.sw, err = vswitch.New(vswitch.Options{Workers: o.Workers, Buffers: o.Buffers, BusyPoll: o.BusyPoll, Recorder: o.Recorder, Notify: d.notify, Hear: d.hear})
 	if err != nil {
 		st.Close()
@@ -98,6 +102,7 @@ func New(o Options) (*Daemon, error) {
 	d.stopper = ports.NewStopper(id, o.Stop)
 	d.reconciler = newReconciler(d.sw, d.stopper, id, o.Workers, d.log, d.hub.tell)
 	d.reconciler.rxRings.limit = o.RxRings
+	d.probes.begin(d.sw, d.reconciler, id)
 	d.captureDirs(o)
 	if err := d.begin(); err != nil {
 		d.sw.Close()
@@ -106,12 +111,13 @@ func New(o Options) (*Daemon, error) {
 	}
 	var ctx context.Context
 	ctx, d.cancel = context.WithCancel(context.Background())
-	d.running.Go(func() { d.hub.run(ctx.Done()) })    // these six end with
+	d.running.Go(func() { d.hub.run(ctx.Done()) })    // these seven end with
 	d.running.Go(func() { d.reconciler.run(ctx) })    // ctx, by Close
 	d.running.Go(func() { tidy(ctx) })                //
 	d.running.Go(func() { d.watchDrops(ctx.Done()) }) //
 	d.running.Go(func() { d.seen.macs.run(ctx.Done()) })
 	d.running.Go(func() { d.keepLedger(ctx.Done()) })
+	d.running.Go(func() { d.probes.run(ctx) })
 	return d, nil
 }
 

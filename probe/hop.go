@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -15,13 +16,15 @@ import (
 const (
 	// MaxText is how long a name may be in bytes; longer ones are cut.
 	MaxText = 64
-	// MaxDrops is how many drops a Hop tells of.
+	// MaxDrops is how many drops a Hop tells of, and MaxNot of how many ports why not.
 	MaxDrops = 4
+	MaxNot   = 4
 	maxOuts  = 64
 )
 
 // Hop is what one switch did with a Path.
 type Hop struct {
+	Span   uint32        `json:"s"` // of the copy that it got
 	Host   string        `json:"host"`
 	Bridge string        `json:"br"`
 	Port   string        `json:"in"` // by which it came
@@ -30,6 +33,7 @@ type Hop struct {
 	Outs   []Out         `json:"outs,omitempty"`
 	More   int           `json:"more,omitempty"` // outputs that found no room in Outs
 	Drops  []Drop        `json:"drops,omitempty"`
+	Not    []string      `json:"not,omitempty"`  // where it leaves nowhere: which ports it did not leave by, and why
 	Dwell  time.Duration `json:"dwell"`          // between hearing the Path and this report, in nanoseconds
 	Loop   bool          `json:"loop,omitempty"` // it has been in this VLAN of this bridge before
 	End    bool          `json:"end,omitempty"`  // its TTL ended here
@@ -68,6 +72,7 @@ func (h Hop) Append(b []byte) ([]byte, error) {
 		h.Outs, h.More = h.Outs[:maxOuts], h.More+n-maxOuts
 	}
 	h.Drops = h.Drops[:min(len(h.Drops), MaxDrops)]
+	h.Not = h.Not[:min(len(h.Not), MaxNot)]
 	h.clean()
 	for {
 		text, err := json.Marshal(h)
@@ -80,6 +85,8 @@ func (h Hop) Append(b []byte) ([]byte, error) {
 		switch {
 		case len(h.Outs) > 0:
 			h.Outs, h.More = h.Outs[:len(h.Outs)-1], h.More+1
+		case len(h.Not) > 0:
+			h.Not = nil
 		case len(h.Drops) > 0:
 			h.Drops = h.Drops[:len(h.Drops)-1]
 		default:
@@ -116,7 +123,7 @@ func DecodeHop(b []byte) (Hop, error) {
 	if _, err := d.Token(); err != io.EOF {
 		return Hop{}, fmt.Errorf("read report: %w: something follows it", ErrPayload)
 	}
-	if len(h.Outs) > maxOuts || len(h.Drops) > MaxDrops || h.More < 0 || h.Dwell < 0 || h.VLAN > 4095 || h.Other != nil && h.Other.VLAN > 4095 {
+	if len(h.Outs) > maxOuts || len(h.Drops) > MaxDrops || len(h.Not) > MaxNot || h.More < 0 || h.Dwell < 0 || h.VLAN > 4095 || h.Other != nil && h.Other.VLAN > 4095 {
 		return Hop{}, fmt.Errorf("read report: %w: a number is out of its range", ErrPayload)
 	}
 	h.clean()
@@ -128,7 +135,10 @@ func (h *Hop) clean() {
 	for _, s := range []*string{&h.Host, &h.Bridge, &h.Port} {
 		*s = printable(*s)
 	}
-	h.Outs, h.Drops = append([]Out(nil), h.Outs...), append([]Drop(nil), h.Drops...)
+	h.Outs, h.Drops, h.Not = slices.Clone(h.Outs), slices.Clone(h.Drops), slices.Clone(h.Not)
+	for i := range h.Not {
+		h.Not[i] = printable(h.Not[i])
+	}
 	for i := range h.Outs {
 		o := &h.Outs[i]
 		o.Bridge, o.Port, o.Type, o.Remote = printable(o.Bridge), printable(o.Port), printable(o.Type), printable(o.Remote)

@@ -136,10 +136,10 @@ func TestAppendRefuses(t *testing.T) {
 func TestHopRoundTrip(t *testing.T) {
 	key := uint32(42)
 	h := Hop{
-		Host: "hostB", Bridge: "br0", Port: "vx0", VLAN: 10, Known: true,
+		Span: 9, Host: "hostB", Bridge: "br0", Port: "vx0", VLAN: 10, Known: true,
 		Outs:  []Out{{Port: "vx1", Type: "vxlan", Remote: "10.0.0.3", Key: &key, Span: 7}, {Bridge: "br1", Port: "veth9"}},
 		Drops: []Drop{{Port: "vx2", Out: true, Reason: "mtu-exceeded"}}, Dwell: 40 * time.Microsecond,
-		Other: &Elsewhere{VLAN: 20, Port: "veth1"},
+		Other: &Elsewhere{VLAN: 20, Port: "veth1"}, Not: []string{"vx3: the port is down"},
 	}
 	b, err := h.Append(nil)
 	if err != nil {
@@ -160,6 +160,7 @@ func TestHopAlwaysFits(t *testing.T) {
 			for i := range n {
 				h.Outs = append(h.Outs, Out{Port: name, Remote: name, Span: uint32(i % 2)})
 				h.Drops = append(h.Drops, Drop{Port: name, Reason: name})
+				h.Not = append(h.Not, name)
 			}
 			b, err := h.Append(nil)
 			if err != nil || len(b) > MaxPayload {
@@ -179,7 +180,7 @@ func TestHopAlwaysFits(t *testing.T) {
 func TestDecodeHopRefuses(t *testing.T) {
 	for _, text := range []string{
 		``, `null x`, `[]`, `{"host":1}`, `{"host":"a"} {}`, `{"unknown":1}`, `{"more":-1}`, `{"dwell":-1}`, `{"vlan":4096}`, `{"vlan":70000}`,
-		`{"other":{"vlan":4096}}`, `{"drops":[{},{},{},{},{}]}`, `{"outs":[` + strings.Repeat(`{},`, 64) + `{}]}`,
+		`{"other":{"vlan":4096}}`, `{"drops":[{},{},{},{},{}]}`, `{"not":["","","","",""]}`, `{"outs":[` + strings.Repeat(`{},`, 64) + `{}]}`,
 		`{"host":"` + strings.Repeat("a", MaxPayload) + `"}`,
 	} {
 		if h, err := DecodeHop([]byte(text)); err == nil {
@@ -258,7 +259,7 @@ func FuzzDecodeHop(f *testing.F) {
 
 func checkHop(t *testing.T, h Hop) {
 	t.Helper()
-	texts := []string{h.Host, h.Bridge, h.Port}
+	texts := append([]string{h.Host, h.Bridge, h.Port}, h.Not...)
 	for _, o := range h.Outs {
 		texts = append(texts, o.Bridge, o.Port, o.Type, o.Remote)
 	}

@@ -33,6 +33,7 @@ type Service struct {
 	W       []api.WorkerStats
 	Y       Why
 	Tr      Traces
+	P       Probes
 	Captures
 	Monitoring
 	Panic any // not nil: every method but Version panics with it

@@ -1,0 +1,231 @@
+package ctl
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"sync"
+	"time"
+
+	"vswitch/ctl/api"
+	"vswitch/ctl/config"
+	"vswitch/frame"
+	"vswitch/probe"
+)
+
+// Bounds of what is sent to measure tunnels.
+const (
+	maxTunnelsMeasured = 256
+	tunnelsAtOnce      = 16
+	echoWithin         = 500 * time.Millisecond // an answer comes in that time, or does not
+	echoTries          = 3
+	sizesAtOnce        = 7 // a round of the search for the largest size divides what is left by 8
+)
+
+// checkTunnels looks at whether tunnels are up, and carries frames of full size through
+// those that are.
+func (x *doctor) checkTunnels(ctx context.Context) {
+	tunnels, err := x.Tunnels(ctx, x.query.Bridge)
+	if err != nil {
+		x.unknown("tunnels", "tunnel-state", "", "", "%v", err)
+		return
+	}
+	slots := make(chan struct{}, tunnelsAtOnce)
+	var running sync.WaitGroup
+	for i, st := range tunnels {
+		if st.State != api.PortUp {
+			x.fail("tunnels", "tunnel-state", st.Port, tunnelFix(st), "to %s: %s: %s", st.Remote, st.State, st.Reason)
+			continue
+		}
+		if i >= maxTunnelsMeasured {
+			x.unknown("tunnels", "mtu", "", "vswitchctl doctor BR looks at one bridge's", "%d tunnels more were not measured", len(tunnels)-i)
+			break
+		}
+		slots <- struct{}{}
+		running.Go(func() { // ended by ctx
+			defer func() { <-slots }()
+			x.measureTunnel(ctx, st)
+		})
+	}
+	running.Wait()
+}
+
+func tunnelFix(st api.TunnelStatus) string {
+	if st.BFD != nil {
+		return fmt.Sprintf("is the other end there, and has its port BFD on (bfd_enable=true) and this key? vswitchctl doctor --peer %s tells more", st.Remote)
+	}
+	return fmt.Sprintf("look at ip route get %s; vswitchctl doctor --peer %s tells more", st.Remote, st.Remote)
+}
+
+// measureTunnel finds out whether what a tunnel is said to carry arrives.
+func (x *doctor) measureTunnel(ctx context.Context, st api.TunnelStatus) {
+	if st.MTU == 0 {
+		x.unknown("tunnels", "mtu", st.Port, "", "the path's MTU is not known yet")
+		return
+	}
+	full := st.MTU + frame.EthLen
+	small := probe.MinLen
+	bfd := ""
+	if st.BFD != nil && st.BFD.Flaps > 0 {
+		bfd = fmt.Sprintf("; BFD went down %d times", st.BFD.Flaps)
+	}
+	echo := x.echoBy(ctx, st.Port)
+	passes := bothPass(small, full, echo)
+	switch {
+	case passes[1]:
+		x.ok("tunnels", "mtu", st.Port, "to %s: a vswitch, which gets IP packets of %d bytes whole%s", st.Remote, st.MTU, bfd)
+	case passes[0]:
+		x.blackHole(st, largest(small, full, echo)-frame.EthLen, "a vswitch answers")
+	case ctx.Err() != nil:
+		x.unknown("tunnels", "mtu", st.Port, "", "there was no time left")
+	default:
+		x.pingTunnel(ctx, st)
+	}
+}
+
+// echoBy returns what tells whether a frame of a size gets through a tunnel to a vswitch.
+func (x *doctor) echoBy(ctx context.Context, port string) func(n int) bool {
+	v, _, _ := x.probes.vlanOf(port)
+	return func(n int) bool {
+		for range echoTries {
+			if _, ok := x.probes.echo(ctx, port, echoTag(v), n, echoWithin); ok {
+				return true
+			}
+		}
+		return false
+	}
+}
+
+// pingTunnel asks the other end's host, where no vswitch answers.
+func (x *doctor) pingTunnel(ctx context.Context, st api.TunnelStatus) {
+	remote, err := netip.ParseAddr(st.RemoteAddr)
+	if err != nil {
+		x.unknown("tunnels", "mtu", st.Port, "", "nobody answers, and the other end's address is not known")
+		return
+	}
+	local, _ := netip.ParseAddr(st.LocalAddr) // not valid: any
+	const small = 100
+	ping := pingOf(ctx, local, remote)
+	passes := bothPass(small, st.PathMTU, ping)
+	lost := st.PathMTU - st.MTU
+	switch {
+	case passes[1]:
+		x.ok("tunnels", "mtu", st.Port, "to %s: no vswitch answers there, and the host gets packets of %d bytes whole, so IP packets of %d inside", st.Remote, st.PathMTU, st.MTU)
+	case passes[0]:
+		x.blackHole(st, largest(small, st.PathMTU, ping)-lost, "no vswitch answers there, and the host")
+	default:
+		x.unknown("tunnels", "mtu", st.Port, fmt.Sprintf("is the host up, and does its firewall let ICMP and the tunnel through? ping %s; vswitchctl doctor --peer %s", st.Remote, st.Remote),
+			"%s answers neither probes nor pings", st.Remote)
+	}
+}
+
+// blackHole tells of a tunnel that loses what it is said to carry. passes is the
+// largest inner IP packet that arrived.
+func (x *doctor) blackHole(st api.TunnelStatus, passes int, who string) {
+	outer := st.PathMTU - st.MTU + passes
+	fix := routeFix(st.RemoteAddr, outer) + " here, and the like at the other end; or let ICMP \"fragmentation needed\" through on the way, or mend the link that takes too little"
+	for i := range x.bridges {
+		for _, p := range x.bridges[i].Ports {
+			if p.Name == st.Port && !p.Options.Bool("df_default") {
+				x.warn("tunnels", "mtu", st.Port, fix, "to %s: packets of more than %d bytes are lost even in fragments", st.Remote, passes)
+				return
+			}
+		}
+	}
+	x.fail("tunnels", "mtu", st.Port, fix,
+		"to %s: an MTU black hole: %s; IP packets of up to %d bytes get through, and not the %d that the path is said to take: longer ones are lost without a word", st.Remote, who, passes, st.MTU)
+}
+
+// bothPass tries two sizes at once.
+func bothPass(small, full int, try func(n int) bool) (passes [2]bool) {
+	var running sync.WaitGroup
+	running.Go(func() { passes[0] = try(small) })
+	running.Go(func() { passes[1] = try(full) })
+	running.Wait()
+	return passes
+}
+
+// largest finds the largest size that passes, between one that does and one that does
+// not: several at a time, since what does not pass takes its time.
+func largest(passes, fails int, try func(n int) bool) int {
+	for fails-passes > 1 {
+		parts := min(sizesAtOnce, fails-passes-1)
+		did := make([]bool, parts)
+		size := func(i int) int { return passes + (fails-passes)*(i+1)/(parts+1) }
+		var running sync.WaitGroup
+		for i := range parts {
+			running.Go(func() { did[i] = try(size(i)) })
+		}
+		running.Wait()
+		low, high := passes, fails
+		for i := range parts {
+			if did[i] {
+				low = max(low, size(i))
+			}
+		}
+		for i := range parts {
+			if n := size(i); !did[i] && n > low {
+				high = min(high, n)
+			}
+		}
+		passes, fails = low, high
+	}
+	return passes
+}
+
+// checkPeer looks at one host: its address, the way there, and what leads to it.
+func (x *doctor) checkPeer(ctx context.Context) {
+	peer := x.query.Peer
+	if peer == "" {
+		return
+	}
+	addr, ok := x.resolvePeer(ctx, peer)
+	if !ok {
+		return
+	}
+	via, mtu, ok := x.routeTo(addr)
+	if ok {
+		x.pingPeer(ctx, addr, via, mtu)
+	}
+	tunnels, err := x.Tunnels(ctx, x.query.Bridge)
+	if err != nil {
+		x.unknown("peer", "tunnels", peer, "", "%v", err)
+		return
+	}
+	found := 0
+	for _, st := range tunnels {
+		if st.Remote != peer && st.RemoteAddr != addr.String() {
+			continue
+		}
+		found++
+		x.checkPeerTunnel(ctx, st)
+	}
+	if found == 0 {
+		x.warn("peer", "tunnels", peer, fmt.Sprintf("vswitchctl add-port BR NAME type=%s remote_ip=%s", config.VXLANPort, peer), "no tunnel leads there")
+	}
+}
+
+func (x *doctor) checkPeerTunnel(ctx context.Context, st api.TunnelStatus) {
+	if st.State != api.PortUp {
+		x.fail("peer", "tunnel-state", st.Port, "see tunnels above", "%s of bridge %s: %s: %s", st.Type, st.Bridge, st.State, st.Reason)
+		return
+	}
+	bfd := "no BFD"
+	if st.BFD != nil {
+		bfd = fmt.Sprintf("BFD %s, went down %d times", st.BFD.State, st.BFD.Flaps)
+	}
+	v, _, _ := x.probes.vlanOf(st.Port)
+	for range echoTries {
+		if took, ok := x.probes.echo(ctx, st.Port, echoTag(v), probe.MinLen, echoWithin); ok {
+			x.ok("peer", "tunnel-echo", st.Port, "its vswitch answers through %s of bridge %s in %.2f ms; %s", st.Type, st.Bridge, took.Seconds()*1000, bfd)
+			return
+		}
+	}
+	fix := "is vswitchd running there, with a tunnel port back to this host with this key, in the same VLANs? Does a firewall let the tunnel through?"
+	if st.LastHeard != nil {
+		x.warn("peer", "tunnel-echo", st.Port, fix, "no vswitch answers through %s of bridge %s, though frames came from there %s ago: another kind of switch? %s",
+			st.Type, st.Bridge, spanText(time.Since(*st.LastHeard)), bfd)
+		return
+	}
+	x.fail("peer", "tunnel-echo", st.Port, fix, "nothing ever came through %s of bridge %s; %s", st.Type, st.Bridge, bfd)
+}
