@@ -77,7 +77,9 @@ type exporter struct {
 
 	tried, looked, agentAt, flushed time.Time
 	pollAt                          time.Time
-	unknown                         bool // a port was met that indexes lacks
+	unknown                         bool     // a port was met that indexes lacks
+	known                           uint64   // samples when it was looked which indexes there are
+	waiting                         []polled // reports that were not sent yet
 	reason                          string
 	scratch                         []byte
 
@@ -95,6 +97,7 @@ func (r *reconciler) export(b *config.Bridge) *exporter {
 		e.targets = append(e.targets, &collector{address: t})
 	}
 	e.tried = e.began
+	e.indexesLocked(e.began)
 	e.openLocked(e.began) // nobody else has it yet
 	var ctx context.Context
 	ctx, e.cancel = context.WithCancel(context.Background())
@@ -131,9 +134,9 @@ func (e *exporter) run(ctx context.Context) {
 	}
 }
 
-// turnLocked does what is due, and returns how many samples there were.
+// turnLocked does what is due, and returns how many samples and reports there were.
 func (e *exporter) turnLocked(now time.Time) (samples int) {
-	if e.unknown || now.Sub(e.looked) >= sflowRetry {
+	if since := now.Sub(e.looked); e.unknown && since >= sflowRetry/10 || e.samples != e.known && since >= sflowRetry {
 		e.lookLocked(now)
 	}
 	if now.Sub(e.tried) >= sflowRetry {
@@ -144,9 +147,10 @@ func (e *exporter) turnLocked(now time.Time) (samples int) {
 		return 0
 	}
 	samples = e.watch.Read(e.sampleLocked)
-	if every := e.options.Duration("polling"); every > 0 && !now.Before(e.pollAt) && e.pollLocked() {
+	if every := e.options.Duration("polling"); every > 0 && !now.Before(e.pollAt) && len(e.waiting) == 0 && e.pollLocked() {
 		e.pollAt = now.Add(every)
 	}
+	samples += e.reportLocked()
 	if e.encoder.Pending() == 0 {
 		e.flushed = now
 	} else if now.Sub(e.flushed) >= sflowFlush {

@@ -61,7 +61,12 @@ func (e *exporter) lookLocked(now time.Time) {
 		return
 	}
 	defer e.r.mu.Unlock()
-	e.looked, e.unknown = now, false
+	e.indexesLocked(now)
+}
+
+// indexesLocked is lookLocked with reconciler.mu held.
+func (e *exporter) indexesLocked(now time.Time) {
+	e.looked, e.unknown, e.known = now, false, e.samples
 	clear(e.indexes)
 	for name, p := range e.r.ports {
 		if p.bridge == e.bridge {
@@ -83,7 +88,27 @@ type polled struct {
 	device   string // that has a speed; "": none
 }
 
-// pollLocked adds the counters of all ports, and reports whether it could at once.
+// reportsATurn bounds how many ports are told of at once: those of thousands in one
+// burst are more than a collector's socket holds.
+const reportsATurn = 32
+
+// reportLocked adds some of the reports that wait, and returns how many.
+func (e *exporter) reportLocked() int {
+	some := e.waiting[:min(len(e.waiting), reportsATurn)]
+	for i := range some {
+		if some[i].device != "" {
+			some[i].counters.Speed = linkSpeed(some[i].device)
+		}
+		e.reports++
+		e.encoder.Counters(&some[i].counters, time.Since(e.began))
+	}
+	if e.waiting = e.waiting[len(some):]; len(e.waiting) == 0 {
+		e.waiting = nil
+	}
+	return len(some)
+}
+
+// pollLocked reads the counters of all ports, if it can at once; else it is false.
 func (e *exporter) pollLocked() bool {
 	if !e.r.mu.TryLock() {
 		return false
@@ -93,20 +118,13 @@ func (e *exporter) pollLocked() bool {
 		e.r.mu.Unlock()
 		return true // it is about to go
 	}
-	all := make([]polled, 0, len(stats.Ports))
+	e.waiting = make([]polled, 0, len(stats.Ports))
 	for i := range stats.Ports {
 		if p := e.r.ports[stats.Ports[i].Name]; p != nil && p.state != api.PortSelf {
-			all = append(all, e.r.polledLocked(p, &stats.Ports[i].Counters))
+			e.waiting = append(e.waiting, e.r.polledLocked(p, &stats.Ports[i].Counters))
 		}
 	}
 	e.r.mu.Unlock()
-	for i := range all {
-		if all[i].device != "" {
-			all[i].counters.Speed = linkSpeed(all[i].device)
-		}
-		e.reports++
-		e.encoder.Counters(&all[i].counters, time.Since(e.began))
-	}
 	return true
 }
 

@@ -2,6 +2,7 @@ package ctl_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"math"
 	"net"
@@ -16,6 +17,7 @@ import (
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
 	"github.com/google/gopacket/pcapgo"
+	"golang.org/x/sys/unix"
 
 	"vswitch/ctl/api"
 	"vswitch/internal/lab"
@@ -36,8 +38,16 @@ func collect(t *testing.T, h *lab.Host) *sflowCollector {
 	t.Helper()
 	c := &sflowCollector{t: t, h: h}
 	if err := h.Do(func() (err error) {
-		c.conn, err = net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
-		return err
+		if c.conn, err = net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)}); err != nil {
+			return err
+		}
+		raw, err := c.conn.SyscallConn()
+		if err != nil {
+			return err
+		}
+		// A test on a busy machine reads late; nothing may be lost for it.
+		controlErr := raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 32<<20) })
+		return errors.Join(controlErr, err)
 	}); err != nil {
 		t.Fatal(err)
 	}
