@@ -132,7 +132,21 @@ func (in *inquiry) tryPort(p *api.WhyPlace) {
 	}
 }
 
+// trySpoke tells of an address whose frames come, and are dropped.
+func (in *inquiry) trySpoke() (spoke bool) {
+	for _, x := range in.out.Drops {
+		if x.As != "destination" && !spoke {
+			in.try("it is not silent: what it sends is dropped at %s of %s: %s", x.Port, x.Bridge, x.Help)
+			spoke = true
+		}
+	}
+	return spoke
+}
+
 func (in *inquiry) trySilent(bridge string) {
+	if in.trySpoke() {
+		return
+	}
 	in.try("it may only be silent: let it send something, such as a ping, and ask again")
 	in.try("see whether anything comes: `vswitchctl capture %s '%s'`", bridge, in.expression())
 	in.tryPorts()
@@ -150,6 +164,9 @@ func (in *inquiry) tryUnknown() {
 	}
 	if in.ip.IsMulticast() {
 		in.try("it is a group's address, which nobody sends from")
+		return
+	}
+	if in.trySpoke() {
 		return
 	}
 	in.try("let it send something, such as a ping: who never speaks is known to no switch")

@@ -54,7 +54,7 @@ func (v *topView) header(d *topData, interval time.Duration, lost string) []scre
 	}
 	lines := []screenLine{{first, styleHead}, {second, stylePlain}}
 	if lost != "" {
-		lines = append(lines, screenLine{"LOST: " + clean(lost) + "; trying again", styleBad})
+		lines = append(lines, screenLine{"LOST, trying again: " + clean(lost), styleBad})
 	}
 	for i, w := range d.Warnings {
 		if i == 2 {

@@ -320,7 +320,7 @@ func TestTopLosesTheDaemon(t *testing.T) {
 	x := newTopTest(t)
 	x.wait("rx 0/s")
 	x.c.svc.Fail(errors.New("out of \x1b[2Jorder"))
-	x.wait("LOST: out of ?[2Jorder; trying again", "veth1")
+	x.wait("LOST, trying again: out of ?[2Jorder", "veth1")
 	x.c.svc.Fail(nil)
 	x.wait("rx 0/s")
 	for deadline := time.Now().Add(10 * time.Second); strings.Contains(x.text(), "LOST"); time.Sleep(5 * time.Millisecond) {
