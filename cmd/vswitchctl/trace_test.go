@@ -42,7 +42,7 @@ func wayOut() api.Trace {
 			{Bridge: "br0", Port: "p0", Stage: "output", Text: "put out through the patch, untagged"},
 			{Depth: 1, Bridge: "br1", Port: "p1", Stage: "receive", Text: "through the patch, untagged"},
 			{Bridge: "br0", Port: "veth2\x1b[31m", Stage: "flood", Text: "not: the port is down"},
-			{Bridge: "br1", Port: "vx0", Stage: "drop", Reason: "mtu-exceeded", Text: "mtu-exceeded: the frame is longer than the output port's interface or tunnel takes; a tunnel tells the sender by ICMP where it may; else make the MTUs of the bridge's ports equal"},
+			{Bridge: "br1", Port: "vx0", Stage: "drop", Reason: "mtu-exceeded", Text: "mtu-exceeded: the frame is longer than the output port's interface or tunnel takes"},
 		},
 		Out: []api.TraceFrame{big, answer}, Drops: []api.TraceFrame{drop},
 		Verdict: "would leave by trunk0 tagged 10; its sender would be told by ICMP, by veth1 untagged; would be dropped at vx0: mtu-exceeded: the frame is longer than the output port's interface or tunnel takes",
