@@ -224,7 +224,7 @@ func (v *show) sighting(s *vswitch.Sighting, each func(*api.CapturedFrame) bool)
 	h := held{s.Data, s.Tag, s.Offload, s.WireLen}
 	v.frames(&h, func(data []byte, wireLen int, note string) bool {
 		f.Packet = capture.Packet{Time: s.Time, Interface: where, Direction: s.Direction, Data: data, OrigLen: wireLen, Comment: comment}
-		if note != "" {
+		if f.Note = note; note != "" {
 			f.Packet.Comment += ", " + note
 		}
 		return each(f)

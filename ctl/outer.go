@@ -209,8 +209,11 @@ func (c *outerCapture) show(s *outerSocket, each func(*api.CapturedFrame)) {
 		return
 	}
 	f := &c.frame
-	*f = api.CapturedFrame{Bridge: t.bridge, Port: t.port, Interface: s.name, Direction: directionWord(s.direction)}
-	comment := fmt.Sprintf("%s %s %s on %s%s", t.bridge, t.port, f.Direction, s.name, note)
+	*f = api.CapturedFrame{Bridge: t.bridge, Port: t.port, Interface: s.name, Direction: directionWord(s.direction), Note: note}
+	comment := fmt.Sprintf("%s %s %s on %s", t.bridge, t.port, f.Direction, s.name)
+	if note != "" {
+		comment += ": " + note
+	}
 	// A UDP super-frame stands for packets that the tunnel made one by one: no
 	// dissector can make sense of the whole.
 	c.wire.split = c.split || s.offload.GSOType&^frame.GSOECN == frame.GSOUDPL4
@@ -220,6 +223,7 @@ func (c *outerCapture) show(s *outerSocket, each func(*api.CapturedFrame)) {
 			Time: s.at, Interface: s.description, Direction: s.direction, Data: data, OrigLen: wireLen, Comment: comment, Dropped: missed,
 		}
 		if note != "" {
+			f.Note = note
 			f.Packet.Comment += ", " + note
 		}
 		missed = 0
@@ -264,11 +268,11 @@ func (c *outerCapture) port(id packetID, remote netip.Addr, outbound bool) (t *o
 	case near == nil:
 		return nil, ""
 	case id.fragment:
-		return near, ", a fragment"
+		return near, "a fragment"
 	case outbound:
 		return nil, "" // another program's
 	}
-	return near, fmt.Sprintf(": key %d is no port's", id.key)
+	return near, fmt.Sprintf("key %d is no port's", id.key)
 }
 
 // packetID is what tells a tunnel's packets apart.

@@ -190,12 +190,14 @@ func TestOuterPort(t *testing.T) {
 		{packetID{proto: 17, dport: 6081, key: 1}, other, false, ""},
 		{packetID{proto: protoGRE}, host, false, "gre1"},
 		{packetID{proto: protoGRE, key: 5}, host, false, "gre1: key 5 is no port's"},
-		{packetID{proto: protoGRE, fragment: true}, host, false, "gre1, a fragment"},
-		{packetID{proto: 17, fragment: true}, host, true, "vx1, a fragment"},
+		{packetID{proto: protoGRE, fragment: true}, host, false, "gre1: a fragment"},
+		{packetID{proto: 17, fragment: true}, host, true, "vx1: a fragment"},
 	} {
 		got := ""
 		if port, note := c.port(tc.id, tc.remote, tc.outbound); port != nil {
-			got = fmt.Sprint(port.port, note)
+			if got = port.port; note != "" {
+				got = fmt.Sprint(port.port, ": ", note)
+			}
 		}
 		if got != tc.want {
 			t.Errorf("%+v of %s, outbound %v: %q, want %q", tc.id, tc.remote, tc.outbound, got, tc.want)

@@ -221,6 +221,9 @@ func (p *framePrinter) line(f *api.CapturedFrame) string {
 	if f.Skipped > 0 {
 		fmt.Fprintf(&b, ", stands for 1+%d frames", f.Skipped)
 	}
+	if f.Note != "" {
+		fmt.Fprintf(&b, " (%s)", clean(f.Note))
+	}
 	b.WriteString("\n")
 	if f.Reason != "" && f.Help != "" && !p.helped[f.Reason] {
 		p.helped[f.Reason] = true

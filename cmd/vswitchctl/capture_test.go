@@ -43,7 +43,7 @@ func seenFrames() []api.CapturedFrame {
 		seen(drop, "br0 veth1 in: dropped: vlan-not-trunked", 0),
 		seen(drop, "br0 veth1 in: dropped: vlan-not-trunked", 0),
 		seen(api.CapturedFrame{Bridge: "br0", Port: "veth1", Direction: "out", Own: true, Skipped: 3}, "br0 veth1 out, made by the switch", 0),
-		seen(api.CapturedFrame{Bridge: "br0", Port: "vx0", Interface: "eth0", Direction: "in"}, "br0 vx0 in on eth0", 0),
+		seen(api.CapturedFrame{Bridge: "br0", Port: "vx0", Interface: "eth0", Direction: "in", Note: "key 99 is no port's"}, "br0 vx0 in on eth0: key 99 is no port's", 0),
 	}
 }
 
@@ -60,7 +60,7 @@ func TestCaptureLines(t *testing.T) {
 		"    forget the port at the other side",
 		"03:14:15.006000 veth1     in  DROPPED vlan-not-trunked  " + frame,
 		"03:14:15.007500 veth1     out " + frame + ", made by the switch, stands for 1+3 frames",
-		"03:14:15.009000 vx0 on eth0 in  " + frame,
+		"03:14:15.009000 vx0 on eth0 in  " + frame + " (key 99 is no port's)",
 	}, "\n") + "\n"
 	code, out, errs := c.run("", "capture", "br0", "-c", "6")
 	if code != exitDone || out != want {

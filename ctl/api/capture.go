@@ -55,6 +55,7 @@ type CapturedFrame struct {
 	Output    string    `json:"output,omitempty"`    // the first port of those
 	Own       bool      `json:"own,omitempty"`       // made by the switch itself
 	Skipped   uint64    `json:"skipped,omitempty"`   // frames that it stands for beside itself
+	Note      string    `json:"note,omitempty"`      // what else there is to say
 	Length    int       `json:"length"`              // bytes on the wire
 	Kept      int       `json:"kept"`                // bytes of those that were captured
 	Missed    uint64    `json:"missed,omitempty"`    // frames lost by the capture since the last line
@@ -206,8 +207,12 @@ func (q query) dump() (c DumpQuery, format string, err error) {
 // ofHeader is the answer's header that says what is captured.
 const ofHeader = "Vswitch-Capture"
 
-// captureEvery is how often a capture is read: a frame is with the reader soon after.
-const captureEvery = 10 * time.Millisecond
+// How often a capture is read: a frame is with the reader soon after. While frames
+// come it is read more often, so that its rings hold more than a burst.
+const (
+	captureEvery     = 10 * time.Millisecond
+	busyCaptureEvery = 2 * time.Millisecond
+)
 
 // capture streams until the client leaves, count is reached, or the daemon ends. A
 // reader may rest as long as he likes: he loses frames, which are counted where he
@@ -235,7 +240,7 @@ func (s *Server) capture(w http.ResponseWriter, r *http.Request, q query) (any, 
 		case <-ended:
 		}
 	}()
-	tick := time.NewTicker(captureEvery)
+	tick := time.NewTimer(0)
 	defer tick.Stop()
 	left, over := cq.Count, false
 	for !over {
@@ -247,7 +252,9 @@ func (s *Server) capture(w http.ResponseWriter, r *http.Request, q query) (any, 
 			c.End()
 		case <-tick.C:
 		}
+		wait := captureEvery
 		failed := c.Read(func(f *CapturedFrame) {
+			wait = busyCaptureEvery
 			if err == nil && (cq.Count == 0 || left > 0) {
 				err = out.frame(f)
 				left--
@@ -259,6 +266,7 @@ func (s *Server) capture(w http.ResponseWriter, r *http.Request, q query) (any, 
 		if err != nil {
 			return nil, nil // the client left
 		}
+		tick.Reset(wait)
 		over = over || failed != nil || cq.Count > 0 && left == 0
 	}
 	out.end()

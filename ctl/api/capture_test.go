@@ -270,3 +270,29 @@ func TestClientCaptures(t *testing.T) {
 	f.Body.Close()
 	svc.WaitCaptures()
 }
+
+// A line that was cut in half by the end is no frame, and no error of its own.
+func TestCaptureCutInALine(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "ctl.sock")
+	ln, err := api.Listen(socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	half := make(chan struct{})
+	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		io.WriteString(w, "{\"port\":\"veth1\"}\n{\"port\":\"ve")
+		w.(http.Flusher).Flush()
+		close(half)
+		<-r.Context().Done()
+	})}
+	go srv.Serve(ln) // ends with Close
+	defer srv.Close()
+	c := api.NewClient(socket, 5*time.Second)
+	defer c.Close()
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() { <-half; cancel() }() // ends with the first line
+	n := 0
+	if err := c.CaptureLines(ctx, api.CaptureQuery{}, nil, func(f *api.CapturedFrame) error { n++; return nil }); err != context.Canceled || n > 1 {
+		t.Errorf("%v, %d frames", err, n)
+	}
+}

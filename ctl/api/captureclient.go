@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -122,16 +121,14 @@ func (c *Client) frameLines(ctx context.Context, path string, q url.Values, of f
 	lines.Buffer(nil, maxEvent)
 	for lines.Scan() {
 		var x CapturedFrame
-		if err := json.Unmarshal(lines.Bytes(), &x); err != nil {
+		if err := json.Unmarshal(lines.Bytes(), &x); lines.Err() != nil {
+			break // it is the half of a line
+		} else if err != nil {
 			return fmt.Errorf("decode captured frame: %w", err)
 		}
 		if err := each(&x); err != nil {
 			return err
 		}
 	}
-	err = lines.Err()
-	if errors.Is(err, io.ErrUnexpectedEOF) {
-		return c.explain(err)
-	}
-	return err
+	return lines.Err()
 }
