@@ -21,10 +21,11 @@ type logLevel struct {
 	log   *slog.Logger
 	level *slog.LevelVar
 
-	mu    sync.Mutex
-	timer *time.Timer // of a change that goes back by itself; nil: none waits
-	until time.Time
-	then  slog.Level // what it goes back to
+	mu     sync.Mutex
+	change uint64      // number of the last change that goes back by itself
+	timer  *time.Timer // its; nil: none waits
+	until  time.Time
+	then   slog.Level // what it goes back to
 }
 
 // newLogLevel takes the level that log's handler looks at; nil: it looks at none that
@@ -60,19 +61,19 @@ func (l *logLevel) set(level slog.Level, span time.Duration) api.LogStatus {
 	if span > 0 {
 		why = fmt.Sprintf("asked for, for %s", span)
 		l.until = time.Now().Add(span)
-		var t *time.Timer
-		t = time.AfterFunc(span, func() { l.back(t) })
-		l.timer = t
+		l.change++
+		n := l.change
+		l.timer = time.AfterFunc(span, func() { l.back(n) })
 	}
 	l.changeLocked(level, why)
 	return l.statusLocked()
 }
 
 // back ends a change that was for a while, unless another came after it.
-func (l *logLevel) back(t *time.Timer) {
+func (l *logLevel) back(n uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.timer == t {
+	if l.timer != nil && l.change == n {
 		l.timer = nil
 		l.changeLocked(l.then, "its time is over")
 	}

@@ -61,6 +61,8 @@ type exporter struct {
 	bridge  string
 	options config.Options
 	sub     uint32 // number of the bridge at the agent
+	rate    int    // one frame in so many is sampled
+	header  int    // bytes of it that are told
 	log     *slog.Logger
 	began   time.Time
 	cancel  context.CancelFunc
@@ -90,7 +92,7 @@ type exporter struct {
 func (r *reconciler) export(b *config.Bridge) *exporter {
 	e := &exporter{
 		r: r, bridge: b.Name, options: b.SFlow, sub: r.numbers.of(" " + b.Name), log: r.log.With("bridge", b.Name),
-		began: time.Now(), ended: make(chan struct{}), indexes: map[string]uint32{},
+		rate: b.SFlow.Int("sampling"), header: b.SFlow.Int("header"), began: time.Now(), ended: make(chan struct{}), indexes: map[string]uint32{},
 		scratch: make([]byte, sflow.MaxHeader+2*frame.TagLen),
 	}
 	for _, t := range e.options.Targets("target") {
@@ -182,7 +184,7 @@ func (e *exporter) openLocked(now time.Time) {
 	}
 	if e.watch == nil {
 		w, err := e.r.sw.Watch(vswitch.WatchConfig{
-			Bridge: e.bridge, In: true, Sample: e.options.Int("sampling"), Snap: e.options.Int("header"),
+			Bridge: e.bridge, In: true, Sample: e.rate, Snap: e.header,
 		})
 		if err != nil {
 			e.tellLocked(err)
@@ -260,7 +262,7 @@ func sameFamily(a, b netip.Addr) bool { return a.Is4() == b.Is4() }
 func (e *exporter) sampleLocked(s *vswitch.Sighting) {
 	e.samples++
 	f := sflow.Flow{
-		Source: sflow.Entity(e.sub), Rate: uint32(e.options.Int("sampling")), Pool: uint32(e.poolLocked()), Drops: uint32(e.watch.Missed()),
+		Source: sflow.Entity(e.sub), Rate: uint32(e.rate), Pool: uint32(e.poolLocked()), Drops: uint32(e.watch.Missed()),
 		Input: e.indexLocked(s.Port), FrameLen: s.WireLen, VLANIn: s.VLAN, VLANOut: s.VLAN, Header: s.Data,
 	}
 	if s.Tag.Present() {
@@ -268,7 +270,7 @@ func (e *exporter) sampleLocked(s *vswitch.Sighting) {
 		if len(s.Data) >= frame.AddrLen {
 			n := copy(e.scratch[frame.TagLen:], s.Data)
 			f.Header = s.Tag.Insert(e.scratch[:frame.TagLen+n])
-			f.Header = f.Header[:min(len(f.Header), e.options.Int("header"))]
+			f.Header = f.Header[:min(len(f.Header), e.header)]
 		}
 	}
 	switch {
@@ -302,7 +304,7 @@ func discard(why vswitch.Reason) sflow.Discard {
 // poolLocked returns how many frames could have been sampled. A watch that passes over
 // none does not count them.
 func (e *exporter) poolLocked() uint64 {
-	if e.options.Int("sampling") == 1 {
+	if e.rate == 1 {
 		return e.samples + e.watch.Missed()
 	}
 	return e.watch.Pool()
