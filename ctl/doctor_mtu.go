@@ -16,7 +16,7 @@ import (
 // Bounds of what is sent to measure tunnels.
 const (
 	maxTunnelsMeasured = 256
-	tunnelsAtOnce      = 16
+	tunnelsAtOnce      = 32
 	echoWithin         = 500 * time.Millisecond // an answer comes in that time, or does not
 	echoTries          = 3
 	sizesAtOnce        = 7 // a round of the search for the largest size divides what is left by 8
@@ -75,9 +75,9 @@ func (x *doctor) measureTunnel(ctx context.Context, st api.TunnelStatus) {
 	case passes[1]:
 		x.ok("tunnels", "mtu", st.Port, "to %s: a vswitch, which gets IP packets of %d bytes whole%s", st.Remote, st.MTU, bfd)
 	case passes[0]:
-		x.blackHole(st, largest(small, full, echo)-frame.EthLen, "a vswitch answers")
+		x.blackHole(ctx, st, largest(small, full, echo)-frame.EthLen, "a vswitch answers")
 	case ctx.Err() != nil:
-		x.unknown("tunnels", "mtu", st.Port, "", "there was no time left")
+		x.noTime(st.Port)
 	default:
 		x.pingTunnel(ctx, st)
 	}
@@ -103,6 +103,10 @@ func (x *doctor) pingTunnel(ctx context.Context, st api.TunnelStatus) {
 		x.unknown("tunnels", "mtu", st.Port, "", "nobody answers, and the other end's address is not known")
 		return
 	}
+	if err := canPing(); err != nil {
+		x.unknown("tunnels", "mtu", st.Port, permissionFix(err), "no vswitch answers there, and %v", err)
+		return
+	}
 	local, _ := netip.ParseAddr(st.LocalAddr) // not valid: any
 	const small = 100
 	ping := pingOf(ctx, local, remote)
@@ -112,7 +116,9 @@ func (x *doctor) pingTunnel(ctx context.Context, st api.TunnelStatus) {
 	case passes[1]:
 		x.ok("tunnels", "mtu", st.Port, "to %s: no vswitch answers there, and the host gets packets of %d bytes whole, so IP packets of %d inside", st.Remote, st.PathMTU, st.MTU)
 	case passes[0]:
-		x.blackHole(st, largest(small, st.PathMTU, ping)-lost, "no vswitch answers there, and the host")
+		x.blackHole(ctx, st, largest(small, st.PathMTU, ping)-lost, "no vswitch answers there, and the host does")
+	case ctx.Err() != nil:
+		x.noTime(st.Port)
 	default:
 		x.unknown("tunnels", "mtu", st.Port, fmt.Sprintf("is the host up, and does its firewall let ICMP and the tunnel through? ping %s; vswitchctl doctor --peer %s", st.Remote, st.Remote),
 			"%s answers neither probes nor pings", st.Remote)
@@ -121,7 +127,11 @@ func (x *doctor) pingTunnel(ctx context.Context, st api.TunnelStatus) {
 
 // blackHole tells of a tunnel that loses what it is said to carry. passes is the
 // largest inner IP packet that arrived.
-func (x *doctor) blackHole(st api.TunnelStatus, passes int, who string) {
+func (x *doctor) blackHole(ctx context.Context, st api.TunnelStatus, passes int, who string) {
+	if ctx.Err() != nil {
+		x.noTime(st.Port) // what did not pass may not have been waited for
+		return
+	}
 	outer := st.PathMTU - st.MTU + passes
 	fix := routeFix(st.RemoteAddr, outer) + " here, and the like at the other end; or let ICMP \"fragmentation needed\" through on the way, or mend the link that takes too little"
 	for i := range x.bridges {
@@ -134,6 +144,10 @@ func (x *doctor) blackHole(st api.TunnelStatus, passes int, who string) {
 	}
 	x.fail("tunnels", "mtu", st.Port, fix,
 		"to %s: an MTU black hole: %s; IP packets of up to %d bytes get through, and not the %d that the path is said to take: longer ones are lost without a word", st.Remote, who, passes, st.MTU)
+}
+
+func (x *doctor) noTime(port string) {
+	x.unknown("tunnels", "mtu", port, "vswitchctl doctor BR looks at one bridge alone", "there was no time left to measure it")
 }
 
 // bothPass tries two sizes at once.

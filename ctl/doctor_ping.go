@@ -78,6 +78,10 @@ func routeFix(remote string, mtu int) string {
 
 // pingPeer asks a host by ICMP, with small packets and with full ones.
 func (x *doctor) pingPeer(ctx context.Context, a netip.Addr, via string, mtu int) {
+	if err := canPing(); err != nil {
+		x.unknown("peer", "ping", a.String(), permissionFix(err), "%v", err)
+		return
+	}
 	const small = 100
 	ping := pingOf(ctx, netip.Addr{}, a)
 	passes := bothPass(small, mtu, ping)
@@ -86,11 +90,24 @@ func (x *doctor) pingPeer(ctx context.Context, a netip.Addr, via string, mtu int
 		x.ok("peer", "ping", a.String(), "answers packets of %d bytes that must not be fragmented", mtu)
 	case passes[0]:
 		n := largest(small, mtu, ping)
+		if ctx.Err() != nil {
+			x.unknown("peer", "ping", a.String(), "", "there was no time left to find out which size gets through")
+			return
+		}
 		x.fail("peer", "ping", a.String(), routeFix(a.String(), n)+"; or mend the link that takes too little",
 			"packets of up to %d bytes get through, and not the %d that %s takes", n, mtu, via)
 	default:
 		x.warn("peer", "ping", a.String(), "is the host up? A firewall may keep ICMP out", "it does not answer pings")
 	}
+}
+
+// canPing tells why this process cannot ping, or nil.
+func canPing() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_ICMP)
+	if err != nil {
+		return fmt.Errorf("open a socket for ICMP: %w", err)
+	}
+	return unix.Close(fd)
 }
 
 // pingOf returns what tells whether an IP packet of a size gets to a host and back,

@@ -363,3 +363,46 @@ func writeFile(t *testing.T, l *lab.Lab, text string) string {
 	}
 	return name
 }
+
+// TestDoctorWithoutCapabilities: what cannot be looked at could not be told, and why.
+func TestDoctorWithoutCapabilities(t *testing.T) {
+	l := lab.New(t)
+	h := l.Host("a")
+	u := l.Underlay("net", lab.UnderlayOptions{})
+	u.Join(h, "192.0.2.1/24")
+	// The program, taken from a daemon that runs, since it has no path.
+	d := h.Daemon(lab.DaemonOptions{})
+	program := filepath.Join(l.Dir(), "vswitchd")
+	copyFile(t, fmt.Sprintf("/proc/%d/exe", d.Process().PID()), program)
+	d.Stop()
+	before := h.Snapshot()
+	run, state := filepath.Join(l.Dir(), "r"), filepath.Join(l.Dir(), "s")
+	for _, dir := range []string{run, state} {
+		if err := errors.Join(os.Mkdir(dir, 0o755), os.Chown(dir, 65534, 65534)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p := h.Start("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", program, "--run-dir", run, "--state-dir", state)
+	client := api.NewClient(filepath.Join(run, "ctl.sock"), patient)
+	defer client.Close()
+	var res api.Doctor
+	lab.Eventually(t, patient, func() (err error) {
+		if res, err = client.Doctor(context.Background(), api.DoctorQuery{Peer: "192.0.2.1"}); err != nil {
+			return fmt.Errorf("%w\n%s", err, p.Out)
+		}
+		return nil
+	})
+	for _, name := range []string{"CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_BPF or CAP_SYS_ADMIN"} {
+		expect(t, res, "capabilities", name, api.StatusFail, "the daemon does not have it", "run vswitchd as root")
+	}
+	expect(t, res, "feature", "PACKET_VNET_HDR", api.StatusUnknown, "could not tell: open a socket: operation not permitted", "see host")
+	expect(t, res, "feature", "UDP_GRO", api.StatusOK, "present", "")
+	expect(t, res, "feature", "stop at tc ingress", api.StatusUnknown, "could not tell: make a pair of interfaces: operation not permitted", "see host")
+	expect(t, res, "tcp-exchange", "offload=on", api.StatusUnknown, "could not tell: ", "see host")
+	expect(t, res, "ping", "192.0.2.1", api.StatusUnknown, "could not tell: open a socket for ICMP: operation not permitted", "see host")
+	p.Signal(syscall.SIGTERM)
+	if err := p.Wait(patient); err != nil {
+		t.Error(err)
+	}
+	unchanged(t, "afterwards", before, h)
+}

@@ -279,9 +279,9 @@ func (p *prober) trace(port string, tag frame.Tag, q probe.Probe) (*vswitch.Trac
 		return nil, err
 	}
 	if tag.Present() {
-		return p.sw.Trace(port, tag.Insert(b), frame.Offload{})
+		return p.sw.TraceProbe(port, tag.Insert(b), frame.Offload{})
 	}
-	return p.sw.Trace(port, b[frame.TagLen:], frame.Offload{})
+	return p.sw.TraceProbe(port, b[frame.TagLen:], frame.Offload{})
 }
 
 // sendOn sends a copy of a probe as the frame x left, and returns the copy's span, 0

@@ -40,6 +40,9 @@ func judgePath(p *api.Path) {
 	case len(e.silent) > 0:
 		p.Verdict = e.silent[0]
 		p.Fix = "look at the other end: is vswitchd there, has its tunnel port this key, and is it in the frame's VLAN? vswitchctl doctor tells whether it is reached"
+		if strings.Contains(e.silent[0], "where a vswitch is") {
+			p.Fix = "vswitchctl drops there, and the VLANs of its tunnel port in show: vlan-not-trunked and vlan-tagged-on-access are what it says of frames that the port does not take"
+		}
 	case len(e.drops) > 0:
 		p.Verdict = "dropped at " + e.drops[0]
 		p.Fix = e.help

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 
 	"vswitch/ctl/api"
@@ -45,6 +46,7 @@ func (d *Daemon) Path(ctx context.Context, q api.PathQuery) (api.Path, error) {
 	hop.Dwell = time.Since(begun)
 	t := newPathTree(hop)
 	t.collect(ctx, answers, begun)
+	t.listen(ctx, p)
 
 	res := api.Path{
 		Target: q.Target, MAC: macText(w.target), Source: macText(w.source), Made: w.made, VLAN: int(w.vid), Hops: t.hops(),
@@ -75,7 +77,8 @@ func (d *Daemon) way(q api.PathQuery) (w way, err error) {
 		return w, &api.Error{Status: 404, Field: "from_port", Value: q.FromPort, Message: fmt.Sprintf("port %s is not in bridge %s, but in %s", q.FromPort, q.Bridge, bridge)}
 	}
 	w.bridge, w.port = bridge, q.FromPort
-	table, err := d.sw.FDB(bridge, func(vswitch.FDBEntry) bool { return true })
+	target, _ := net.ParseMAC(q.Target) // nil for an IP address
+	table, err := d.sw.FDB(bridge, func(e vswitch.FDBEntry) bool { return e.Port == q.FromPort || string(e.MAC[:]) == string(target) })
 	if err != nil {
 		return w, err
 	}
@@ -196,6 +199,7 @@ type pathTree struct {
 
 type pathNode struct {
 	probe.Hop
+	there  map[uint32]bool // copies by whose tunnel a vswitch answers, which did not report
 	number int
 	rtt    time.Duration
 }
@@ -211,7 +215,7 @@ func (t *pathTree) add(h probe.Hop, number int, rtt time.Duration) *pathNode {
 	if t.bySpan[h.Span] != nil {
 		return nil
 	}
-	n := &pathNode{h, number, rtt}
+	n := &pathNode{Hop: h, number: number, rtt: rtt}
 	t.bySpan[h.Span] = n
 	delete(t.waits, h.Span)
 	for _, o := range h.Outs {
@@ -255,6 +259,28 @@ func (t *pathTree) collect(ctx context.Context, answers <-chan probeAnswer, begu
 	}
 }
 
+// listen finds out whether there is a vswitch at the other end of this one's tunnels
+// from which no report came: then it is the frame that does not get there.
+func (t *pathTree) listen(ctx context.Context, p *prober) {
+	var mu sync.Mutex
+	var running sync.WaitGroup
+	t.root.there = map[uint32]bool{}
+	for _, o := range t.root.Outs {
+		if !t.waits[o.Span] {
+			continue
+		}
+		running.Go(func() { // ended by the answer, or by its time
+			v, _, _ := p.vlanOf(o.Port)
+			if _, ok := p.echo(ctx, o.Port, echoTag(v), probe.MinLen, echoWithin); ok {
+				mu.Lock()
+				t.root.there[o.Span] = true
+				mu.Unlock()
+			}
+		})
+	}
+	running.Wait()
+}
+
 // asked reports whether a report came by a port that a copy was sent by.
 func (t *pathTree) asked(a probeAnswer) bool {
 	if a.Kind != probe.Report {
@@ -280,7 +306,7 @@ func (t *pathTree) hops() []api.PathHop {
 			switch {
 			case next == nil:
 				all[at].Outputs[i].Silent = true
-				all = append(all, api.PathHop{Hop: n.number + 1, Host: "", VLAN: int(n.VLAN), Silent: true, Notes: []string{silentText(o)}})
+				all = append(all, api.PathHop{Hop: n.number + 1, Host: "", VLAN: int(n.VLAN), Silent: true, Notes: []string{silentText(o, n)}})
 			case !done[next]:
 				walk(next)
 			}
@@ -302,7 +328,10 @@ func (t *pathTree) hops() []api.PathHop {
 	return all
 }
 
-func silentText(o probe.Out) string {
+func silentText(o probe.Out, from *pathNode) string {
+	if from.there[o.Span] {
+		return fmt.Sprintf("no answer from %s, where a vswitch is that answers others: its tunnel port is not in VLAN %d, or the answer was lost", o.Remote, from.VLAN)
+	}
 	return fmt.Sprintf("no answer from %s: not a vswitch, or unreachable, or its answer was lost, or its tunnel port is not in the frame's VLAN", o.Remote)
 }
 

@@ -281,3 +281,109 @@ func TestContainerForgesProbes(t *testing.T) {
 	}
 	answered(t, h.a.c, "10.0.0.2")
 }
+
+// TestPathNotAdmitted: the far tunnel port is not in the frame's VLAN, so the probe is
+// dropped before anybody hears it; that a vswitch is there is found out all the same.
+func TestPathNotAdmitted(t *testing.T) {
+	h := newTwoHosts(t, lab.DaemonOptions{})
+	h.tunnel("vxlan")
+	h.a.d.Ctl("set-port", h.a.c.Veth, "tag=10")
+	h.b.d.Ctl("set-port", "t0", "trunks=0,20")
+	p := h.a.path(t, h.b.c.MAC.String(), h.a.c.Veth)
+	if ways(p) != "br0 veth-c>t0 | silent" {
+		t.Fatalf("%s: %+v", ways(p), p)
+	}
+	if err := has(p.Verdict, "no answer from 192.0.2.2, where a vswitch is that answers others: its tunnel port is not in VLAN 10"); err != nil {
+		t.Error(err)
+	}
+	if err := has(p.Fix, "vlan-not-trunked"); err != nil {
+		t.Error(err)
+	}
+	if n, from := h.b.drops(t, "vlan-not-trunked"); n == 0 {
+		t.Errorf("%v", from)
+	}
+}
+
+// TestPathOfATrunk: the container speaks with tags, and so do the probes, over the
+// tunnel too. Copies that a mirror sends by a tunnel are no way of the frame.
+func TestPathOfATrunk(t *testing.T) {
+	h := newTwoHosts(t, lab.DaemonOptions{})
+	h.tunnel("geneve")
+	h.a.d.Ctl("set-port", h.a.c.Veth, "trunks=0,10,20")
+	h.b.d.Ctl("set-port", h.b.c.Veth, "tag=20")
+	h.a.d.Ctl("mirror", "add", "br0", "m", "select_all=true", "output_vlan=99")
+	one, two := h.a.c.Conn(), h.b.c.Conn()
+	f := testFrame(h.a.c.MAC, 20) // both switches learn it
+	if err := one.Send(f); err != nil {
+		t.Fatal(err)
+	}
+	lab.Eventually(t, patient, func() error { // and the other one
+		if err := two.Send(testFrame(h.b.c.MAC, 0)); err != nil {
+			return err
+		}
+		if n := h.a.macsAt(t, "t0"); n == 0 {
+			return fmt.Errorf("nobody is known behind the tunnel")
+		}
+		return nil
+	})
+	p := h.a.path(t, h.b.c.MAC.String(), h.a.c.Veth)
+	if ways(p) != "br0 veth-c>t0 | br0 t0>veth-c" || p.VLAN != 20 || p.Source != h.a.c.MAC.String() {
+		t.Errorf("%s: %+v", ways(p), p)
+	}
+	back := h.b.path(t, h.a.c.MAC.String(), h.b.c.Veth)
+	if ways(back) != "br0 veth-c>t0 | br0 t0>veth-c" || back.VLAN != 20 {
+		t.Errorf("%s: %+v", ways(back), back)
+	}
+	vlan := 10
+	p, err := h.a.api.Path(context.Background(), api.PathQuery{Target: h.b.c.MAC.String(), FromPort: h.a.c.Veth, VLAN: &vlan})
+	if err != nil || ways(p) != "br0 veth-c>t0 | br0 t0>!no-output" || p.VLAN != 10 {
+		t.Errorf("%v, %s: %+v", err, ways(p), p)
+	}
+}
+
+// TestPathOfAMesh floods to all hosts of a mesh, which do not pass it on to each other,
+// and goes from the host itself.
+//
+//	a ══╦══ b
+//	    ╚══ x
+func TestPathOfAMesh(t *testing.T) {
+	h := newTwoHosts(t, lab.DaemonOptions{})
+	x := &end{Host: h.Host("x"), addr: "192.0.2.3"}
+	h.u.Join(x.Host, x.addr+"/24")
+	x.c = x.container("c", "10.0.0.3")
+	x.d = x.Daemon(lab.DaemonOptions{})
+	x.d.Ctl("add-br", "br0")
+	x.d.Ctl("add-port", "br0", x.c.Veth)
+	for _, d := range []*lab.Daemon{h.a.d, h.b.d, x.d} {
+		d.Ctl("mesh", "add", "m0", "bridge=br0", "key=42", "peers=192.0.2.1,192.0.2.2,192.0.2.3")
+	}
+	for _, peer := range []string{"192.0.2.2", "192.0.2.3"} {
+		waitPort(t, h.a.d, "m0:"+peer, api.PortUp)
+	}
+	answered(t, h.a.c, "10.0.0.2")
+	answered(t, h.a.c, "10.0.0.3")
+	p := h.a.path(t, "02:00:00:00:99:99", h.a.c.Veth)
+	if ways(p) != "br0 veth-c>m0:192.0.2.2,m0:192.0.2.3 | br0 m0:192.0.2.1>veth-c | br0 m0:192.0.2.1>veth-c" {
+		t.Errorf("%s", ways(p))
+	}
+	p = h.a.path(t, "10.0.0.3", h.a.c.Veth)
+	if ways(p) != "br0 veth-c>m0:192.0.2.3 | br0 m0:192.0.2.1>veth-c" || !p.Reached {
+		t.Errorf("%s", ways(p))
+	}
+	h.a.d.Ctl("set-br", "br0", "ip=10.0.0.254/24")
+	waitPort(t, h.a.d, "br0", api.PortUp)
+	answered(t, h.b.c, "10.0.0.254")
+	p = h.a.path(t, h.b.c.MAC.String(), "br0")
+	if ways(p) != "br0 br0>m0:192.0.2.2 | br0 m0:192.0.2.1>veth-c" || p.Made || p.Source != mustPort(t, h.a.d, "br0").MAC {
+		t.Errorf("%s: %+v", ways(p), p)
+	}
+	// One host is gone: what is left is told.
+	x.d.Kill()
+	p = h.a.path(t, "02:00:00:00:99:98", h.a.c.Veth)
+	if ways(p) != "br0 veth-c>br0,m0:192.0.2.2,m0:192.0.2.3 | br0 m0:192.0.2.1>veth-c | silent" || !p.Reached {
+		t.Errorf("%s", ways(p))
+	}
+	if err := has(p.Verdict, "is flooded", "no answer from 192.0.2.3"); err != nil {
+		t.Error(err)
+	}
+}
