@@ -124,7 +124,7 @@ func (w *dropsWatch) grow(now time.Time, drops []api.Drop) (grew int) {
 
 func (a *app) watchDrops(ctx context.Context, w *dropsWatch) error {
 	out, tty := a.out.(*os.File)
-	tty = tty && a.format == "table" && isTerminal(out)
+	tty = tty && a.format == "table" && isTerminal(out) && a.getenv("TERM") != "dumb"
 	for n := 1; ; n++ {
 		drops, err := w.get(ctx)
 		if ctx.Err() != nil {

@@ -118,10 +118,20 @@ func (a *app) placeFacts(p api.WhyPlace) (facts []string) {
 	if f := p.Flap; f != nil {
 		facts = append(facts, fmt.Sprintf("FLAPPING between %s and %s: held at %s for %s more", f.Held, f.Other, f.Held, ago(f.Until.Sub(a.now()))))
 	}
+	if p.Dropped > 0 && p.Gone == "" {
+		facts = append(facts, fmt.Sprintf("%s at this port, whoever they were of: `vswitchctl drops %s %s`", droppedText(p.Dropped), p.Bridge, p.Port))
+	}
 	if len(p.Limits) > 0 {
 		facts = append(facts, strings.Join(p.Limits, "; "))
 	}
 	return facts
+}
+
+func droppedText(n uint64) string {
+	if n == 1 {
+		return "1 frame was dropped"
+	}
+	return count(n, "frame") + " were dropped"
 }
 
 func (a *app) neighborsTable(neighbors []api.Neighbor) *table {
@@ -142,7 +152,7 @@ func (a *app) whyDrops(w api.Why) string {
 		case !w.Recorder:
 			return "no drop is known to have named it; the flight recorder is off\n"
 		case w.Since == nil:
-			return "no frame was dropped\n"
+			return "no dropped frame is known to have named it\n"
 		}
 		return fmt.Sprintf("no dropped frame named it in the last %s\n", ago(a.now().Sub(*w.Since)))
 	}

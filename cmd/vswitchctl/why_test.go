@@ -20,7 +20,7 @@ func duplicate() api.Why {
 		Try: []string{"`vswitchctl drops br0 veth1` says what to do about the drops"},
 		Places: []api.WhyPlace{
 			{Bridge: "br0", VLAN: 10, MAC: "02:00:00:00:00:05", Port: "veth1", Type: "packet", State: "up", Since: now.Add(-time.Hour),
-				Learned: at(3 * time.Minute), LastHeard: at(2 * time.Second), Moves: 1, Moved: []api.MACMove{{Time: *at(time.Minute), From: "veth2", To: "veth1"}},
+				Learned: at(3 * time.Minute), LastHeard: at(2 * time.Second), Moves: 1, Moved: []api.MACMove{{Time: *at(time.Minute), From: "veth2", To: "veth1"}}, Dropped: 18,
 				Limits: []string{"storm_broadcast=1000, which dropped 5 frames"}},
 			{Bridge: "br0", VLAN: 10, MAC: "02:00:00:00:00:06", Port: "m1:host2", Type: "vxlan", Remote: "192.0.2.2", State: "down", Reason: "BFD is down: the other end was not heard yet",
 				Since: now.Add(-time.Minute), LastHeard: at(4 * time.Second)},
@@ -69,7 +69,7 @@ func TestWhyNobodyKnows(t *testing.T) {
 	}{
 		{api.Why{Verdict: "nobody has heard of 10.0.0.9", Try: []string{"let it speak"}},
 			"nobody has heard of 10.0.0.9\n\nno drop is known to have named it; the flight recorder is off\n\ntry\n  let it speak\n"},
-		{api.Why{Verdict: "v", Recorder: true}, "v\n\nno frame was dropped\n"},
+		{api.Why{Verdict: "v", Recorder: true}, "v\n\nno dropped frame is known to have named it\n"},
 		{api.Why{Verdict: "v", Recorder: true, Since: &since}, "v\n\nno dropped frame named it in the last 1m00s\n"},
 	} {
 		if got := (&app{now: func() time.Time { return now }}).whyText(tc.why); got != tc.want {
