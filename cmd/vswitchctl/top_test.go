@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 	"unicode/utf8"
@@ -202,7 +203,7 @@ func TestHz(t *testing.T) {
 type topTest struct {
 	t      *testing.T
 	c      *cli
-	screen tcell.SimulationScreen
+	screen *simulated
 	ended  chan error
 	cancel context.CancelFunc
 }
@@ -210,7 +211,7 @@ type topTest struct {
 func newTopTest(t *testing.T) *topTest {
 	c := newCLI(t)
 	c.svc.Y = apitest.Why{Talkers: busySample().talkers}
-	x := &topTest{t: t, c: c, screen: tcell.NewSimulationScreen("UTF-8"), ended: make(chan error, 1)}
+	x := &topTest{t: t, c: c, screen: &simulated{SimulationScreen: tcell.NewSimulationScreen("UTF-8")}, ended: make(chan error, 1)}
 	if err := x.screen.Init(); err != nil {
 		t.Fatal(err)
 	}
@@ -228,9 +229,22 @@ func newTopTest(t *testing.T) *topTest {
 	return x
 }
 
-// text is what is on the screen.
-func (x *topTest) text() string {
-	cells, w, h := x.screen.GetContents()
+// simulated is a screen that remembers what it showed.
+//
+// Thread-safety: text is safe beside the rest; what is simulated is not.
+type simulated struct {
+	tcell.SimulationScreen
+	finis int // times that the terminal was given back
+
+	mu    sync.Mutex
+	shown string
+}
+
+func (s *simulated) Fini() { s.finis++; s.SimulationScreen.Fini() }
+
+func (s *simulated) Show() {
+	s.SimulationScreen.Show()
+	cells, w, h := s.GetContents()
 	var b strings.Builder
 	for y := range h {
 		for i := range w {
@@ -240,7 +254,16 @@ func (x *topTest) text() string {
 		}
 		b.WriteString("\n")
 	}
-	return b.String()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.shown = b.String()
+}
+
+// text is what is on the screen.
+func (x *topTest) text() string {
+	x.screen.mu.Lock()
+	defer x.screen.mu.Unlock()
+	return x.screen.shown
 }
 
 func (x *topTest) wait(words ...string) {
@@ -332,6 +355,28 @@ func TestTopLosesTheDaemon(t *testing.T) {
 	if err := x.end(); err != nil {
 		t.Error(err)
 	}
+}
+
+// A panic, wherever it is, comes out after the terminal was given back.
+func TestTopPanics(t *testing.T) {
+	c := newCLI(t)
+	screen := &simulated{SimulationScreen: tcell.NewSimulationScreen("UTF-8")}
+	if err := screen.Init(); err != nil {
+		t.Fatal(err)
+	}
+	run := &topRun{a: &app{socket: c.socket, timeout: 10 * time.Second, now: time.Now}, interval: minInterval}
+	client := run.client()
+	first, err := run.look(context.Background(), client, time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	run.a.now = func() time.Time { panic("no time") }
+	defer func() {
+		if p := recover(); p != "no time" || screen.finis != 1 {
+			t.Errorf("panic %v, given back %d times", p, screen.finis)
+		}
+	}()
+	run.show(context.Background(), client, screen, unicodeGlyphs, first)
 }
 
 func TestTopOnce(t *testing.T) {
