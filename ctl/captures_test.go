@@ -115,12 +115,12 @@ func TestCaptureOfTraffic(t *testing.T) {
 	file := ""
 	lab.Eventually(t, patient, func() error {
 		file = save(t, p.Lab, c.out.String())
-		if n := len(tshark(t, file, "-Y", "icmp && frame.len == 819")); n != 4 {
+		if n := len(tsharkSome(file, "-Y", "icmp && frame.len == 819")); n != 4 {
 			return fmt.Errorf("%d frames of the last ping, want 4", n)
 		}
 		return nil
 	})
-	c.end()
+	file = save(t, p.Lab, c.end())
 	valid(t, file)
 
 	fields := []string{"-T", "fields", "-e", "frame.interface_name", "-e", "frame.packet_flags_direction", "-e", "frame.comment"}
@@ -153,6 +153,46 @@ func TestCaptureOfTraffic(t *testing.T) {
 	}
 }
 
+// TestCaptureLive: a dissector at the end of a pipe sees frames as they pass, however
+// few there are.
+func TestCaptureLive(t *testing.T) {
+	p := newPair(t, lab.DaemonOptions{})
+	answered(t, p.c1, "10.0.0.2")
+	client := p.d.Client()
+	defer client.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	f, err := client.CaptureFile(ctx, api.CaptureQuery{Name: "veth-c1", Filter: "icmp"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Body.Close()
+	in, out, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	cmd := exec.CommandContext(ctx, "tshark", "-n", "-l", "-i", "-", "-c", "2", "-T", "fields", "-e", "frame.comment", "-e", "icmp.type")
+	cmd.Stdin = in
+	var lines lab.Tail
+	lines.Limit = 1 << 16
+	cmd.Stdout = &lines
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() { // ends with f.Body
+		io.Copy(out, f.Body)
+		out.Close()
+	}()
+	p.c1.MustExec("ping", "-n", "-q", "-c", "1", "10.0.0.2")
+	if err := cmd.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if want := "br0 veth-c1 in -> veth-c2\t8\nbr0 veth-c1 out\t0\n"; lines.String() != want {
+		t.Errorf("%q, want %q", lines.String(), want)
+	}
+}
+
 // over reports whether a length is above a bound.
 func over(most int) func(string) bool {
 	return func(n string) bool {
@@ -174,7 +214,7 @@ func TestCaptureSplit(t *testing.T) {
 	}
 	lab.Eventually(t, patient, func() error {
 		var bytes int
-		for _, n := range tshark(t, file, "-Y", "tcp.dstport == 5201", "-T", "fields", "-e", "tcp.len") {
+		for _, n := range tsharkSome(file, "-Y", "tcp.dstport == 5201", "-T", "fields", "-e", "tcp.len") {
 			x, _ := strconv.Atoi(n)
 			bytes += x
 		}
@@ -424,7 +464,8 @@ func TestCaptureReaderThatRests(t *testing.T) {
 	}
 }
 
-// tsharkSome is tshark of a file that may end in the middle of a block.
+// tsharkSome is tshark of a file that is being written: it may end in the middle of a
+// block.
 func tsharkSome(file string, args ...string) []string {
 	out, _ := exec.Command("tshark", append([]string{"-n", "-r", file}, args...)...).Output()
 	return strings.FieldsFunc(string(out), func(r rune) bool { return r == '\n' })
@@ -500,7 +541,7 @@ func TestCaptureOuter(t *testing.T) {
 			}
 			lab.Eventually(t, patient, func() error {
 				var bytes int
-				for _, n := range tshark(t, file, "-Y", "tcp.dstport == 5201", "-T", "fields", "-e", "tcp.len") {
+				for _, n := range tsharkSome(file, "-Y", "tcp.dstport == 5201", "-T", "fields", "-e", "tcp.len") {
 					x, _ := strconv.Atoi(n)
 					bytes += x
 				}

@@ -35,6 +35,7 @@ type outerCapture struct {
 	tunnels   []outerTunnel
 	sockets   map[int]*outerSocket // by interface
 	refreshed time.Time
+	failed    string // what went wrong then, if anything did
 }
 
 // outerTunnel is what is known of a tunnel port's packets.
@@ -170,9 +171,14 @@ func (c *outerCapture) Read(each func(*api.CapturedFrame)) error {
 	now := time.Now()
 	if now.Sub(c.refreshed) >= refreshEvery {
 		c.tunnels = c.d.reconciler.outerTunnels(c.of)
+		failed := ""
 		if err := c.refresh(now); err != nil {
-			c.d.log.Warn("tunnel packets cannot be captured", "err", err)
+			failed = err.Error()
 		}
+		if failed != "" && failed != c.failed {
+			c.d.log.Warn("not all tunnel packets are captured", "err", failed)
+		}
+		c.failed = failed
 	}
 	for {
 		var oldest *outerSocket

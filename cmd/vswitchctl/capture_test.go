@@ -308,3 +308,23 @@ func TestRecorderShow(t *testing.T) {
 	c.svc.Rec = api.RecorderStatus{On: true, Bytes: 8 << 20, Snap: 142, Rate: 4096, Frames: 123456, Drops: 7, Skipped: 99, Oldest: &at}
 	golden(t, c, map[string][]string{"recorder-show": {"recorder", "show"}, "recorder-show-json": {"recorder", "show", "-o", "json"}})
 }
+
+// A terminal gets no pcapng.
+func TestCaptureToATerminal(t *testing.T) {
+	c := newCLI(t)
+	terminal, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
+	if err != nil {
+		t.Skip(err)
+	}
+	defer terminal.Close()
+	for _, args := range [][]string{{"capture", "br0", "-w", "-"}, {"recorder", "dump", "-w", "-"}} {
+		var errs bytes.Buffer
+		a := &app{in: strings.NewReader(""), out: terminal, err: &errs, now: time.Now, getenv: func(string) string { return c.socket }}
+		if code := a.run(context.Background(), args); code != exitUsage || !strings.Contains(errs.String(), "standard output is a terminal; pipe it") {
+			t.Errorf("%q: exit %d, %q", args, code, errs.String())
+		}
+	}
+	if asked := c.svc.Asked(); len(asked) > 0 {
+		t.Errorf("asked %+v", asked)
+	}
+}
