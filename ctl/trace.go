@@ -10,7 +10,6 @@ import (
 
 	"vswitch/capture/summary"
 	"vswitch/ctl/api"
-	"vswitch/ctl/config"
 	"vswitch/ctl/craft"
 	"vswitch/frame"
 	vswitch "vswitch/switch"
@@ -72,19 +71,12 @@ func portGone(err error, port string) error {
 // TraceLive is described at api.Service.
 func (d *Daemon) TraceLive(ctx context.Context, q api.TraceQuery, begin func() error, each func(*api.Trace) error) (api.TraceEnd, error) {
 	var end api.TraceEnd
-	var ports []string
-	switch {
-	case q.Port != "":
+	if q.Port != "" {
 		if err := d.inPort(q.Bridge, q.Port); err != nil {
 			return end, err
 		}
-		ports = []string{q.Port}
-	case q.Bridge != "":
-		bridges, err := d.chosen(q.Bridge)
-		if err != nil {
-			return end, err
-		}
-		ports = portNames(&bridges[0])
+	} else if _, err := d.chosen(q.Bridge); err != nil {
+		return end, err
 	}
 	f, err := compileFilter(q.Filter)
 	if err != nil {
@@ -96,7 +88,7 @@ func (d *Daemon) TraceLive(ctx context.Context, q api.TraceQuery, begin func() e
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var failed error
-	end.Missed, err = d.sw.TraceLive(ctx, ports, f, q.Count, func(t *vswitch.Traced) {
+	end.Missed, err = d.sw.TraceLive(ctx, q.Bridge, q.Port, f, q.Count, func(t *vswitch.Traced) {
 		if failed != nil {
 			return
 		}
@@ -111,15 +103,6 @@ func (d *Daemon) TraceLive(ctx context.Context, q api.TraceQuery, begin func() e
 		err = &api.Error{Status: http.StatusConflict, Message: "trace: " + err.Error()}
 	}
 	return end, errors.Join(err, failed)
-}
-
-// portNames are a bridge's ports, those of its meshes and its local one among them.
-func portNames(b *config.Bridge) []string {
-	names := []string{b.Name}
-	for _, p := range b.Ports {
-		names = append(names, p.Name)
-	}
-	return names
 }
 
 // NewTrace turns what the switch tells of a frame's way into what the API does. live

@@ -225,10 +225,12 @@ func (f *Frame) Load(b []byte, o Offload) {
 // ProbeMagic follows the EtherType of the switch's own probes, EtherProbe.
 const ProbeMagic = "vswitch\x01"
 
-// Probe reports whether a frame of EtherType EtherProbe is a probe of the switch's own.
+// Probe reports whether the frame is a probe of the switch's own, perhaps behind tags
+// in its bytes. Len() >= EthLen.
 func (f *Frame) Probe() bool {
 	b := f.buf[f.off : f.off+f.n]
-	return len(b) >= EthLen+len(ProbeMagic) && string(b[EthLen:EthLen+len(ProbeMagic)]) == ProbeMagic
+	etherType, at := network(b)
+	return etherType == EtherProbe && len(b) >= at+len(ProbeMagic) && string(b[at:at+len(ProbeMagic)]) == ProbeMagic
 }
 
 // PopTag brings a frame whose outermost tag stands in its bytes into normal

@@ -49,7 +49,8 @@ func (w *worker) capture(br *bridgeView, in *portView, m *mirrorView, f *frame.F
 	rec.n = n
 	if !m.rings[w.id].write(&rec, f.Bytes()) {
 		m.missed.Add(1)
-		w.dropIn(in, f, tag, DropCaptureRing)
+		// The copy is lost, not the frame: it counts, and nobody sees it dropped.
+		in.counters[w.id].dropped(DropCaptureRing, 1, w.now)
 		return
 	}
 	br.counters[w.id].captured.Add(1)
@@ -57,6 +58,7 @@ func (w *worker) capture(br *bridgeView, in *portView, m *mirrorView, f *frame.F
 
 // mirror is the control side's half of a mirror.
 type mirror struct {
+	sw     *Switch
 	config MirrorConfig // guarded by Switch.mu
 	bridge *bridge
 	view   *mirrorView // guarded by Switch.mu
@@ -69,7 +71,6 @@ type mirror struct {
 
 	// These belong to write.
 	packet  capture.Packet // at hand
-	clock   time.Time      // when the switch's clock began
 	told    uint64         // of missed, to the sink
 	flushed int            // the second in which the sink was flushed last
 }
@@ -82,7 +83,7 @@ const capturePoll = 2 * time.Millisecond
 
 // write brings copies from the workers' rings to the sink until ctx ends, and
 // then what is left.
-func (m *mirror) write(ctx context.Context, rings []*byteRing, name func(port uint32) string) {
+func (m *mirror) write(ctx context.Context, rings []*byteRing) {
 	defer m.sink.Close()
 	data := make([]byte, frame.MaxLen+frame.TagLen)
 	tick := time.NewTicker(capturePoll)
@@ -91,10 +92,10 @@ func (m *mirror) write(ctx context.Context, rings []*byteRing, name func(port ui
 	for {
 		select {
 		case <-ctx.Done():
-			m.writeUntil(math.MaxInt64, rings, data, name)
+			m.writeUntil(math.MaxInt64, rings, data)
 			return
 		case now := <-tick.C:
-			if m.writeUntil(int64(now.Add(-capturePoll).Sub(m.clock)), rings, data, name) > 0 || now.Second() != m.flushed {
+			if m.writeUntil(int64(now.Add(-capturePoll).Sub(m.sw.start)), rings, data) > 0 || now.Second() != m.flushed {
 				// Also without a copy once a second: a sink whose disk failed tries
 				// again then.
 				m.sink.Flush()
@@ -106,19 +107,19 @@ func (m *mirror) write(ctx context.Context, rings []*byteRing, name func(port ui
 
 // writeUntil writes, in order of time, what was copied before a moment, and
 // returns how many copies that were.
-func (m *mirror) writeUntil(limit int64, rings []*byteRing, data []byte, name func(port uint32) string) (n int) {
+func (m *mirror) writeUntil(limit int64, rings []*byteRing, data []byte) (n int) {
 	for {
 		first := oldest(rings, limit)
 		if first == nil {
 			return n
 		}
-		m.writeOne(first, data, name)
+		m.writeOne(first, data)
 		n++
 	}
 }
 
 // writeOne writes a ring's oldest copy; there is one.
-func (m *mirror) writeOne(r *byteRing, data []byte, name func(uint32) string) {
+func (m *mirror) writeOne(r *byteRing, data []byte) {
 	var rec record
 	b := data[frame.TagLen:]
 	r.read(&rec, b)
@@ -128,15 +129,16 @@ func (m *mirror) writeOne(r *byteRing, data []byte, name func(uint32) string) {
 		// checksum of a frame that is not here in full: nobody can verify that.
 		_ = frame.Finish(b, &rec.offload)
 	}
-	if rec.tag.Present() {
+	if rec.tag.Present() && rec.n >= frame.AddrLen { // else it was cut before the place of the tag
 		b = rec.tag.Insert(data[:frame.TagLen+rec.n])
 	}
 	if m.snap > 0 {
 		b = b[:min(len(b), m.snap)]
 	}
+	name, _ := m.sw.names(rec.port, rec.at)
 	p := &m.packet
 	*p = capture.Packet{
-		Time: m.clock.Add(time.Duration(rec.at)), Interface: capture.Interface{Name: name(rec.port)},
+		Time: m.sw.wall(rec.at), Interface: capture.Interface{Name: name},
 		Direction: capture.Inbound, Data: b, OrigLen: rec.wireLen,
 	}
 	if rec.out {

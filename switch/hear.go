@@ -59,14 +59,18 @@ func (w *worker) overhear(in *portView, f *frame.Frame, tag frame.Tag, vid uint1
 		if len(b) > icmp6Type && b[ip6NextHeader] == protoICMPv6 && (b[icmp6Type] == icmp6NS || b[icmp6Type] == icmp6NA) {
 			w.tell(HeardND, in, f, tag, vid)
 		}
-	case frame.EtherProbe:
-		if !f.Probe() || w.trace.isDry() {
+	case frame.EtherProbe, frame.TPID8021Q, frame.TPID8021AD:
+		if !f.Probe() || w.trace.isProbing() {
 			return false
 		}
 		if !in.tunnel {
-			// A container may not speak for the switch.
+			// A container may not speak for the switch, nor let a tunnel port that takes
+			// a tag off make it seem so.
 			w.dropIn(in, f, tag, DropProbeRefused)
 			return true
+		}
+		if etherType != frame.EtherProbe {
+			return false // with a tag of its own it is somebody's frame
 		}
 		w.tell(HeardProbe, in, f, tag, vid)
 		w.dropIn(in, f, tag, DropProbe)

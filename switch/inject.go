@@ -60,7 +60,10 @@ func (s *Switch) byHand(what, port string, do func(w *worker, id uint32)) error 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p := s.ports[port]
-	if p == nil {
+	switch {
+	case s.closed:
+		return fmt.Errorf("%s port %s: %w", what, port, ErrClosed)
+	case p == nil:
 		return fmt.Errorf("%s port %s: %w", what, port, ErrNotExist)
 	}
 	s.publishPendingLocked()

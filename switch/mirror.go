@@ -102,7 +102,7 @@ func (s *Switch) setMirrorsLocked(b *bridge, configs []MirrorConfig) {
 	for _, c := range configs {
 		m := old[c.Name]
 		if m == nil || m.sink != c.Sink || m.snap != c.Snap {
-			m = &mirror{bridge: b, sink: c.Sink, snap: c.Snap, clock: s.start}
+			m = &mirror{sw: s, bridge: b, sink: c.Sink, snap: c.Snap}
 		} else {
 			delete(old, c.Name)
 		}
@@ -147,7 +147,7 @@ func (s *Switch) startMirrorLocked(m *mirror) {
 		var ctx context.Context
 		ctx, m.cancel = context.WithCancel(context.Background())
 		rings := v.rings
-		s.writing.Go(func() { m.write(ctx, rings, s.portName) }) // ended by setMirrorsLocked
+		s.writing.Go(func() { m.write(ctx, rings) }) // ended by setMirrorsLocked
 	}
 }
 
@@ -217,6 +217,9 @@ func (w *worker) mirror(br *bridgeView, in *portView, f *frame.Frame, vid uint16
 func (w *worker) cut(f *frame.Frame, n int) *frame.Frame {
 	if n == 0 || f.Len() <= max(n, frame.EthLen) {
 		return f
+	}
+	if w.pool.Free() < w.buffers/3 {
+		return nil // copies must not take the buffers that real frames need
 	}
 	g := w.pool.Get()
 	if g == nil {

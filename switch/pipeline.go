@@ -184,13 +184,13 @@ func (w *worker) patch(out *portView, f *frame.Frame, tag frame.Tag, depth int) 
 	out.counters[w.id].sent(1, n)
 	if out.sawOut != 0 {
 		r := w.seenOut(out, &frame.Out{F: f, Tag: tag})
-		w.watched(out.sawOut, &r, f)
+		w.watched(out, out.sawOut, &r, f)
 	}
 	peer := w.snap.ports[out.peer]
 	peer.counters[w.id].received(1, n)
 	w.forward(peer, f, tag, depth+1)
 	if t := w.trace; t != nil {
-		t.depth = depth
+		t.bridge, t.depth = w.snap.bridges[out.bridge].name, depth
 	}
 }
 
@@ -218,7 +218,7 @@ func (w *worker) drop(p *portView, r *record, f *frame.Frame, why Reason, mask u
 		w.drops.write(r, f.Bytes())
 	}
 	if mask != 0 {
-		w.watched(mask, r, f)
+		w.watched(p, mask, r, f)
 	}
 	if t := w.trace; t != nil {
 		t.dropped(w, p, r, f)

@@ -198,6 +198,9 @@ func (s *Switch) Attach(name string, d Device) error {
 
 // assignLocked gives a worker a queue to read.
 func (s *Switch) assignLocked(w int, rx *rxQueue) (err error) {
+	if s.closed {
+		return ErrClosed
+	}
 	s.workers[w].call(func(w *worker) { err = w.addQueue(rx) })
 	if err == nil {
 		s.loads[w]++
@@ -371,6 +374,7 @@ func (s *Switch) delPortsLocked(ports []*port) (devices []closing) {
 	}
 	s.publishLocked()
 	s.forgetLocked(ports...)
+	s.departedLocked()
 	gone := map[*bridge][]fdb.Port{}
 	for _, p := range ports {
 		gone[p.bridge] = append(gone[p.bridge], fdb.Port(p.id))

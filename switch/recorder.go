@@ -134,6 +134,7 @@ func (r *recorder) close() {
 // cursor reads a recorder from its oldest record to the one that was the newest when
 // it began.
 type cursor struct {
+	sw      *Switch
 	r       *recorder
 	at, end uint64
 	rec     record
@@ -143,6 +144,11 @@ type cursor struct {
 
 // next takes the next record. Those that were overwritten meanwhile are passed over.
 func (c *cursor) next() {
+	c.sw.recording.RLock()
+	defer c.sw.recording.RUnlock()
+	if c.ok = false; c.sw.recorders == nil {
+		return // closed
+	}
 	c.r.mu.Lock()
 	defer c.r.mu.Unlock()
 	if c.end == 0 {
@@ -173,12 +179,10 @@ func (c *cursor) since(at int64) {
 // where to; those with a reason of drops. Frames that left have none of their own. A
 // frame that was dropped on its way out is told of as one that came in, too.
 func (s *Switch) Recorded(since time.Time, each func(*Sighting) bool) {
-	s.recording.RLock()
-	defer s.recording.RUnlock()
 	from := int64(since.Sub(s.wall(0)))
 	var cursors []*cursor
-	for _, r := range s.recorders {
-		c := &cursor{r: r}
+	for _, r := range s.theRecorders() {
+		c := &cursor{sw: s, r: r}
 		c.since(from)
 		cursors = append(cursors, c)
 	}
@@ -212,11 +216,9 @@ type RecorderStats struct {
 
 // Recorder returns how the recorder is doing.
 func (s *Switch) Recorder() RecorderStats {
-	s.recording.RLock()
-	defer s.recording.RUnlock()
 	st := RecorderStats{RecorderOptions: s.options.Recorder}
-	for i, r := range s.recorders {
-		c := &cursor{r: r}
+	for i, r := range s.theRecorders() {
+		c := &cursor{sw: s, r: r}
 		c.next()
 		st.Skipped += r.skipped.Load()
 		oldest := &st.Oldest
@@ -231,6 +233,13 @@ func (s *Switch) Recorder() RecorderStats {
 		}
 	}
 	return st
+}
+
+// theRecorders returns the recorders, none once the switch is closed.
+func (s *Switch) theRecorders() []*recorder {
+	s.recording.RLock()
+	defer s.recording.RUnlock()
+	return s.recorders
 }
 
 // dropsShare is the part of a recorder's memory that is for drops: 1/dropsShare.

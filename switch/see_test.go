@@ -228,8 +228,13 @@ func TestTraceForetells(t *testing.T) {
 		}
 		b.must(b.AddPort("br0", "x0", PortConfig{Patch: true, Peer: "x1"}))
 		b.must(b.AddPort("br1", "x1", PortConfig{Patch: true, Peer: "x0"}))
+		if r.IntN(3) == 0 { // a loop
+			b.must(b.AddPort("br0", "y0", PortConfig{Patch: true, Peer: "y1"}))
+			b.must(b.AddPort("br1", "y1", PortConfig{Patch: true, Peer: "y0"}))
+		}
+		b.must(b.SetStatic("br0", []StaticMAC{{0, mac(3), "p2"}}))
 		b.must(b.SetMirrors("br0", []MirrorConfig{
-			{Name: "a", All: true, OutPort: "p4", OutVLAN: -1},
+			{Name: "a", All: true, OutPort: "p4", OutVLAN: -1, Snap: r.IntN(2) * 100},
 			{Name: "b", Src: []string{"p0"}, OutVLAN: 1},
 			{Name: "c", Dst: []string{"p2", "x0"}, OutVLAN: -1, Sink: &sink{}},
 		}))
@@ -237,7 +242,7 @@ func TestTraceForetells(t *testing.T) {
 			p := eth(mac(byte(r.IntN(6))), mac(byte(1+r.IntN(5))), r.IntN(2000))
 			switch r.IntN(6) {
 			case 0:
-				p = superFrame(mac(byte(r.IntN(6))), mac(byte(1+r.IntN(5))), r.IntN(40000))
+				p = superFrame(mac(byte(r.IntN(6))), mac(byte(1+r.IntN(5))), r.IntN(9000))
 			case 1:
 				p.data = p.data[:r.IntN(len(p.data))]
 			case 2:
@@ -351,7 +356,7 @@ func TestTraceLive(t *testing.T) {
 	var got []*Traced
 	done := make(chan error, 1)
 	go func() { // ends after two frames, or with ctx
-		_, err := b.TraceLive(ctx, []string{"p1"}, nil, 2, func(x *Traced) { got = append(got, x) })
+		_, err := b.TraceLive(ctx, "br0", "p1", nil, 2, func(x *Traced) { got = append(got, x) })
 		done <- err
 	}()
 	for b.snap.Load().live == nil {

@@ -1,6 +1,7 @@
 package vswitch
 
 import (
+	"math"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -23,16 +24,18 @@ type stormCopy struct{ from, to *storm }
 // shadowBuffers are what a shadow needs beside its batch: segments of a super-frame.
 const shadowBuffers = frame.MaxBatch
 
-// shadowLocked returns the shadow of the newest snapshot. It needs shadowMu.
-func (s *Switch) shadowLocked() (*shadow, error) {
-	snap := s.snap.Load()
+// shadowRingLen is enough for the copies of one frame to one capture file.
+const shadowRingLen = 1 << 20
+
+// shadowLocked returns the shadow of a snapshot. It needs shadowMu.
+func (s *Switch) shadowLocked(snap *snapshot) (*shadow, error) {
 	if s.shadow == nil {
 		sh := &shadow{worker: worker{sw: s, finished: make([]frame.Out, 0, frame.MaxBatch)}}
 		pool, err := frame.NewPool(frame.MaxBatch + shadowBuffers)
 		if err != nil {
 			return nil, err
 		}
-		sh.pool, sh.batch = pool, frame.NewBatch(pool)
+		sh.pool, sh.batch, sh.buffers = pool, frame.NewBatch(pool), pool.Size()
 		s.shadow = sh
 	}
 	if s.shadow.of != snap {
@@ -85,7 +88,7 @@ func (sh *shadow) copySnapshot(from *snapshot) {
 			c := mirrorView{name: m.name, vlans: m.vlans, outPort: m.outPort, outVLAN: m.outVLAN, snap: m.snap}
 			c.copied, c.missed = new(atomic.Uint64), new(atomic.Uint64)
 			if m.rings != nil {
-				c.rings = []*byteRing{newByteRing(2 * frame.BufferLen)}
+				c.rings = []*byteRing{newByteRing(shadowRingLen)}
 			}
 			v.mirrors[j] = &c
 		}
@@ -95,7 +98,7 @@ func (sh *shadow) copySnapshot(from *snapshot) {
 }
 
 // run carries one frame through.
-func (sh *shadow) run(port uint32, data []byte, o frame.Offload) *Traced {
+func (sh *shadow) run(port uint32, data []byte, o frame.Offload, probing bool) *Traced {
 	sh.now, sh.nano = sh.sw.Now(), sh.sw.nanotime()
 	for _, c := range sh.storms {
 		c.to.copyFrom(c.from)
@@ -111,7 +114,8 @@ func (sh *shadow) run(port uint32, data []byte, o frame.Offload) *Traced {
 		}
 	}
 	sh.tx, sh.dirty = nil, nil
-	sh.trace = &tracer{sw: sh.sw, dry: true}
+	sh.trace = newTracer(&sh.worker, math.MaxInt)
+	sh.trace.dry, sh.trace.probing = true, probing
 	f := sh.batch.Frames[0]
 	f.Load(data, o)
 	f.Port = port
@@ -119,6 +123,7 @@ func (sh *shadow) run(port uint32, data []byte, o frame.Offload) *Traced {
 	sh.carry(1)
 	t := sh.trace
 	sh.trace = nil
+	t.end()
 	return &t.Traced
 }
 

@@ -1,6 +1,7 @@
 package vswitch
 
 import (
+	"math"
 	"time"
 
 	"vswitch/capture"
@@ -79,7 +80,7 @@ func (w *worker) cameIn(in *portView, f *frame.Frame, tag frame.Tag, vid uint16,
 		w.frames.write(&r, f.Bytes())
 	}
 	if in.sawIn != 0 {
-		w.watched(in.sawIn, &r, f)
+		w.watched(in, in.sawIn, &r, f)
 	}
 }
 
@@ -87,7 +88,7 @@ func (w *worker) cameIn(in *portView, f *frame.Frame, tag frame.Tag, vid uint16,
 func (w *worker) wentOut(p *portView, outs []frame.Out) {
 	for i := range outs {
 		r := w.seenOut(p, &outs[i])
-		w.watched(p.sawOut, &r, outs[i].F)
+		w.watched(p, p.sawOut, &r, outs[i].F)
 	}
 }
 
@@ -113,25 +114,42 @@ const maxDeparted = 1024
 type departed struct {
 	id           uint32
 	name, bridge string
-	born         int64 // on the switch's clock in nanoseconds
+	born, gone   int64 // on the switch's clock in nanoseconds; gone is math.MaxInt64 as long as it goes
 }
+
+// sameTurn is by how much a record's time may be before a port was made of which it
+// tells: a worker takes the time once a turn.
+const sameTurn = int64(time.Second)
 
 // names returns the names of a port, and of its bridge, that had a number at a time
 // on the switch's clock; of a port that has been removed too long ago, "".
 func (s *Switch) names(id uint32, at int64) (port, bridge string) {
 	snap := s.snap.Load()
-	if int(id) < len(snap.ports) && snap.ports[id] != nil && snap.ports[id].born <= at {
-		p := snap.ports[id]
-		return p.name, snap.bridges[p.bridge].name
+	var p *portView
+	if int(id) < len(snap.ports) {
+		p = snap.ports[id]
 	}
+	if p == nil || p.born > at {
+		if d, ok := s.hadNumber(id, at); ok {
+			return d.name, d.bridge
+		}
+		if p == nil || p.born > at+sameTurn {
+			return "", ""
+		}
+	}
+	return p.name, snap.bridges[p.bridge].name
+}
+
+// hadNumber finds a port that was removed and had a number at a time.
+func (s *Switch) hadNumber(id uint32, at int64) (departed, bool) {
 	s.departedMu.Lock()
 	defer s.departedMu.Unlock()
 	for i := len(s.departed) - 1; i >= 0; i-- {
-		if d := &s.departed[i]; d.id == id && d.born <= at {
-			return d.name, d.bridge
+		if d := s.departed[i]; d.id == id && d.born <= at && at <= d.gone {
+			return d, true
 		}
 	}
-	return "", ""
+	return departed{}, false
 }
 
 // departLocked remembers a port that goes.
@@ -141,7 +159,16 @@ func (s *Switch) departLocked(p *port) {
 	if len(s.departed) == maxDeparted {
 		s.departed = append(s.departed[:0], s.departed[maxDeparted/4:]...)
 	}
-	s.departed = append(s.departed, departed{p.id, p.name, p.bridge.name, p.born})
+	s.departed = append(s.departed, departed{p.id, p.name, p.bridge.name, p.born, math.MaxInt64})
+}
+
+// departedLocked notes that no worker has anything of the ports any more that go.
+func (s *Switch) departedLocked() {
+	s.departedMu.Lock()
+	defer s.departedMu.Unlock()
+	for i := len(s.departed) - 1; i >= 0 && s.departed[i].gone == math.MaxInt64; i-- {
+		s.departed[i].gone = s.nanotime()
+	}
 }
 
 // wall turns a time on the switch's clock into the time of day as it is now: that

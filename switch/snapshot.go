@@ -9,10 +9,11 @@ import (
 // snapshot is all that a worker knows of the configuration. It and what it points
 // to is immutable, but for what is said to be atomic.
 type snapshot struct {
-	ports   []*portView   // by port id; nil where there is none
-	bridges []*bridgeView // by bridge id; nil where there is none
-	watches [MaxWatches]*Watch
-	live    *liveTrace // nil: nobody traces live
+	ports     []*portView   // by port id; nil where there is none
+	bridges   []*bridgeView // by bridge id; nil where there is none
+	watches   [MaxWatches]*Watch
+	watchTurn uint32     // of which the bits in ports' masks are
+	live      *liveTrace // nil: nobody traces live
 }
 
 // bridgeView is a bridge as a worker sees it.
@@ -64,6 +65,14 @@ type link struct {
 // maxMirrors is how many mirrors a bridge may have: bits in a word.
 const maxMirrors = 64
 
+// port returns the port of an id, or nil.
+func (s *snapshot) port(id uint32) *portView {
+	if int(id) < len(s.ports) {
+		return s.ports[id]
+	}
+	return nil
+}
+
 // portName returns a port's name by its id, from the snapshot: no lock.
 func (s *Switch) portName(id uint32) string {
 	if ports := s.snap.Load().ports; int(id) < len(ports) && ports[id] != nil {
@@ -74,9 +83,6 @@ func (s *Switch) portName(id uint32) string {
 
 // graceLocked waits until no worker uses an older snapshot than the newest.
 func (s *Switch) graceLocked() {
-	if s.closed {
-		return
-	}
 	for _, w := range s.workers {
 		w.call(func(*worker) {})
 	}
@@ -120,7 +126,7 @@ func (s *Switch) publishPendingLocked() {
 func (s *Switch) publishLocked() {
 	s.pending = false
 	s.published++
-	snap := &snapshot{ports: make([]*portView, len(s.byID)), bridges: make([]*bridgeView, len(s.byNum)), watches: s.watches, live: s.live}
+	snap := &snapshot{ports: make([]*portView, len(s.byID)), bridges: make([]*bridgeView, len(s.byNum)), watches: s.watches, watchTurn: s.watchTurn, live: s.live}
 	for i, b := range s.byNum {
 		if b != nil {
 			snap.bridges[i] = b.newView()

@@ -93,9 +93,10 @@ type Switch struct {
 	endpoints map[Endpoint][]assigned
 	groups    map[string]int // numbers of split-horizon groups, from 1; never forgotten
 
-	closed  bool // there are no workers to wait for
-	watches [MaxWatches]*Watch
-	live    *liveTrace
+	closed    bool // there are no workers to wait for
+	watches   [MaxWatches]*Watch
+	watchTurn uint32 // counts their changes
+	live      *liveTrace
 
 	together  int     // calls of Together under way
 	pending   bool    // what the control side knows is not published yet
@@ -200,7 +201,7 @@ func (s *Switch) nanotime() int64 { return int64(time.Since(s.start)) + 1 }
 
 // Time turns seconds on the switch's clock into a time of day.
 func (s *Switch) Time(seconds uint32) time.Time {
-	return s.start.Add(time.Duration(seconds-1) * time.Second)
+	return s.wall(int64(seconds-1) * int64(time.Second))
 }
 
 // Now returns the switch's clock in seconds.
@@ -210,6 +211,7 @@ func (s *Switch) Now() uint32 { return s.seconds(time.Now()) }
 var (
 	ErrExist    = errors.New("exists already")
 	ErrNotExist = errors.New("does not exist")
+	ErrClosed   = errors.New("the switch is closed")
 )
 
 // AddBridge makes a bridge without ports.

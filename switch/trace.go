@@ -55,30 +55,49 @@ const (
 // own, run on a copy of their snapshot. o is the offload state the frame comes with;
 // data includes a VLAN tag, if there is one.
 func (s *Switch) Trace(port string, data []byte, o frame.Offload) (*Traced, error) {
-	s.mu.Lock()
-	p := s.ports[port]
-	if p != nil {
-		s.publishPendingLocked()
-	}
-	s.mu.Unlock()
-	if p == nil {
-		return nil, fmt.Errorf("trace a frame that comes in by port %s: %w", port, ErrNotExist)
-	}
-	s.shadowMu.Lock()
-	defer s.shadowMu.Unlock()
-	sh, err := s.shadowLocked()
-	if err != nil {
-		return nil, fmt.Errorf("trace a frame that comes in by port %s: %w", port, err)
-	}
-	return sh.run(p.id, data, o), nil
+	return s.runShadow(port, data, o, false)
 }
 
-// TraceLive calls each with the way of real frames that came in by any of ports (nil:
-// all) and match f, until n are through or ctx ends. A worker traces at most some
-// hundred frames a second; how many matched and were not traced is returned. There is
-// one at a time.
-func (s *Switch) TraceLive(ctx context.Context, ports []string, f *filter.Program, n int, each func(*Traced)) (missed uint64, err error) {
-	live := &liveTrace{ports: ports, filter: f, out: make(chan *Traced, 64)}
+// TraceProbe is Trace of a frame that stands for another: one of the switch's own
+// probes is not refused, nor does it end here.
+func (s *Switch) TraceProbe(port string, data []byte, o frame.Offload) (*Traced, error) {
+	return s.runShadow(port, data, o, true)
+}
+
+func (s *Switch) runShadow(port string, data []byte, o frame.Offload, probing bool) (*Traced, error) {
+	s.shadowMu.Lock()
+	defer s.shadowMu.Unlock()
+	id, snap, err := s.numbered(port)
+	if err == nil {
+		var sh *shadow
+		if sh, err = s.shadowLocked(snap); err == nil {
+			return sh.run(id, data, o, probing), nil
+		}
+	}
+	return nil, fmt.Errorf("trace a frame that comes in by port %s: %w", port, err)
+}
+
+// numbered returns a port's number, and the newest snapshot, in which it has it.
+func (s *Switch) numbered(port string) (uint32, *snapshot, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.ports[port]
+	switch {
+	case s.closed:
+		return 0, nil, ErrClosed
+	case p == nil:
+		return 0, nil, ErrNotExist
+	}
+	s.publishPendingLocked()
+	return p.id, s.snap.Load(), nil
+}
+
+// TraceLive calls each with the way of real frames that came in by a port (""; any) of a
+// bridge ("": any) and match f, until n are through or ctx ends. Of each frame at most
+// liveSnap bytes are told. A worker traces at most some hundred frames a second; how many
+// matched and were not traced is returned. There is one at a time.
+func (s *Switch) TraceLive(ctx context.Context, bridge, port string, f *filter.Program, n int, each func(*Traced)) (missed uint64, err error) {
+	live := &liveTrace{bridge: bridge, port: port, filter: f, out: make(chan *Traced, 64)}
 	live.rate.set(liveRate)
 	live.left.Store(int64(n))
 	s.mu.Lock()
@@ -87,13 +106,13 @@ func (s *Switch) TraceLive(ctx context.Context, ports []string, f *filter.Progra
 		return 0, ErrTracing
 	}
 	s.live = live
-	s.publishLocked()
+	s.watchersChangedLocked()
 	s.mu.Unlock()
 	defer func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.live = nil
-		s.publishLocked()
+		s.watchersChangedLocked()
 	}()
 	for ; n > 0; n-- {
 		select {
@@ -111,41 +130,55 @@ func (s *Switch) TraceLive(ctx context.Context, ports []string, f *filter.Progra
 // ErrTracing is returned while another live trace is under way.
 var ErrTracing = errors.New("somebody else traces live frames at the moment")
 
-// liveRate is how many frames a second a live trace writes down; each takes some
-// microseconds of a worker's time.
-const liveRate = 500
+// Bounds of a live trace: frames a second that it writes down, and bytes of each frame
+// that it keeps. A frame takes some 20 microseconds of a worker's time, one that is
+// flooded to a thousand ports 100.
+const (
+	liveRate = 500
+	liveSnap = 256
+)
 
 // liveTrace is what workers know of a live trace.
 type liveTrace struct {
-	ports  []string
-	filter *filter.Program
-	rate   rate
-	left   atomic.Int64 // frames to come
-	missed atomic.Uint64
-	out    chan *Traced
+	bridge, port string // "": all
+	filter       *filter.Program
+	rate         rate
+	left         atomic.Int64 // frames to come
+	missed       atomic.Uint64
+	out          chan *Traced
+}
+
+// wantsPort reports whether what comes in by a port is to be traced.
+func (l *liveTrace) wantsPort(p *port) bool {
+	return (l.bridge == "" || l.bridge == p.bridge.name) && (l.port == "" || l.port == p.name)
 }
 
 // wants reports whether a frame is to be traced.
 func (l *liveTrace) wants(w *worker, in *portView, f *frame.Frame) bool {
-	if l.left.Load() <= 0 || l.ports != nil && !slices.Contains(l.ports, in.name) || !l.filter.Match(f.Bytes(), f.Tag, f.WireLen()) {
+	if !in.live || l.left.Load() <= 0 || !l.filter.Match(f.Bytes(), f.Tag, f.WireLen()) {
 		return false
 	}
 	if !l.rate.take(w.nano) {
 		l.missed.Add(1)
 		return false
 	}
-	return l.left.Add(-1) >= 0
+	if l.left.Add(-1) < 0 {
+		l.left.Add(1) // another worker took the last place
+		return false
+	}
+	return true
 }
 
 // traceLive forwards a frame and tells of its way. What was staged before it is sent
 // first, so that what is sent meanwhile is the frame's own.
 func (w *worker) traceLive(l *liveTrace, in *portView, f *frame.Frame) {
 	w.flushAll()
-	w.trace = &tracer{sw: w.sw}
+	w.trace = newTracer(w, liveSnap)
 	w.accept(in, f)
 	w.flushAll()
 	t := w.trace
 	w.trace = nil
+	t.end()
 	select {
 	case l.out <- &t.Traced:
 	default:
@@ -159,13 +192,33 @@ func (w *worker) traceLive(l *liveTrace, in *portView, f *frame.Frame) {
 // Thread-safety: it belongs to its worker.
 type tracer struct {
 	Traced
-	sw  *Switch
-	dry bool // nothing is learned: the frame is not a real one
+	sw      *Switch
+	snap    *snapshot
+	keeps   int  // bytes of a frame
+	dry     bool // nothing is learned: the frame is not a real one
+	probing bool // a probe goes on, as what it stands for would
 
 	bridge  string
 	depth   int
 	begun   bool
 	learned map[fdbKey]*portView // what the frame itself would have taught the tables
+	more    int                  // steps and frames for which there was no place
+}
+
+// What one trace holds: a frame that is flooded to ten thousand ports shall not take a
+// worker's time, nor the memory, for all of them.
+const (
+	maxSteps  = 1024
+	maxTraced = 256 // frames that left, and dropped ones
+)
+
+func newTracer(w *worker, keeps int) *tracer { return &tracer{sw: w.sw, snap: w.snap, keeps: keeps} }
+
+// end says what there was no place for.
+func (t *tracer) end() {
+	if t.more > 0 {
+		t.Steps = append(t.Steps, Step{Bridge: t.bridge, Stage: stageTransmit, Text: fmt.Sprintf("and %d more steps and frames like these, which are not listed", t.more)})
+	}
 }
 
 type fdbKey struct {
@@ -173,20 +226,44 @@ type fdbKey struct {
 	key   fdb.Key
 }
 
-func (t *tracer) isDry() bool { return t != nil && t.dry }
+func (t *tracer) isDry() bool     { return t != nil && t.dry }
+func (t *tracer) isProbing() bool { return t != nil && t.probing }
 
-func (t *tracer) step(stage string, p *portView, format string, args ...any) {
+// step writes a step down, and returns it; nil when there is no place.
+func (t *tracer) step(stage string, p *portView, format string, args ...any) *Step {
+	if len(t.Steps) == maxSteps {
+		t.more++
+		return nil
+	}
 	x := Step{Depth: t.depth, Bridge: t.bridge, Stage: stage, Text: fmt.Sprintf(format, args...)}
 	if p != nil {
-		x.Port = p.name
+		x.Port, x.Bridge = p.name, t.snap.bridges[p.bridge].name
 	}
 	t.Steps = append(t.Steps, x)
+	return &t.Steps[len(t.Steps)-1]
 }
 
 // keep makes a sighting of a record that outlives the frame.
 func (t *tracer) keep(r *record, f *frame.Frame) (x Sighting) {
-	t.sw.sighting(r, slices.Clone(f.Bytes()), &x)
+	t.sw.sighting(r, slices.Clone(f.Bytes()[:min(f.Len(), t.keeps)]), &x)
 	return x
+}
+
+// add adds a frame to those that left, or were dropped.
+func (t *tracer) add(to *[]Sighting, r *record, f *frame.Frame) {
+	if len(*to) == maxTraced {
+		t.more++
+		return
+	}
+	*to = append(*to, t.keep(r, f))
+}
+
+// name returns the name of a port in the snapshot of the trace.
+func (t *tracer) name(id uint32) string {
+	if p := t.snap.port(id); p != nil {
+		return p.name
+	}
+	return "a port that is gone"
 }
 
 // begin notes how the frame came in.
@@ -200,6 +277,10 @@ func (t *tracer) begin(w *worker, in *portView, f *frame.Frame) {
 		what = fmt.Sprintf(", a super-frame of segments of %d bytes", f.SegmentLen())
 	}
 	t.bridge = w.snap.bridges[in.bridge].name
+	if f.Len() < frame.EthLen {
+		t.step(stageReceive, in, "%d bytes, less than an Ethernet header", r.wireLen)
+		return
+	}
 	t.step(stageReceive, in, "%s > %s, %d bytes, %s%s", macText(f.Src()), macText(f.Dst()), r.wireLen, tagged(f.Tag), what)
 }
 
@@ -234,11 +315,9 @@ func (t *tracer) learn(br *bridgeView, in *portView, vid uint16, src *[6]byte, n
 	} else {
 		outcome = br.fdb.Learn(k, fdb.Port(in.id), now)
 	}
-	was := "a port that is gone"
+	was := ""
 	if known {
-		if name, _ := t.sw.names(uint32(before), t.sw.nanotime()); name != "" {
-			was = name
-		}
+		was = t.name(uint32(before))
 	}
 	what := macText(*src)
 	switch outcome {
@@ -255,7 +334,7 @@ func (t *tracer) learn(br *bridgeView, in *portView, vid uint16, src *[6]byte, n
 	default:
 		t.step(stageLearn, in, "%s is not learned: it is no station's address, or the table is full", what)
 	}
-	if t.dry && (outcome == fdb.Learned || outcome == fdb.Moved) {
+	if t.dry && (outcome == fdb.Learned || outcome == fdb.Moved || outcome == fdb.Known) {
 		if t.learned == nil {
 			t.learned = map[fdbKey]*portView{}
 		}
@@ -327,11 +406,10 @@ func (t *tracer) dropped(w *worker, p *portView, r *record, f *frame.Frame) {
 	if !t.begun {
 		t.begin(w, p, f)
 	}
-	x := t.keep(r, f)
-	t.Drops = append(t.Drops, x)
-	t.step(stageDrop, p, "%s: %s", r.reason, r.reason.Help())
-	t.Steps[len(t.Steps)-1].Reason = r.reason
-	t.Steps[len(t.Steps)-1].Bridge = x.Bridge
+	t.add(&t.Drops, r, f)
+	if step := t.step(stageDrop, p, "%s: %s", r.reason, r.reason.Help()); step != nil {
+		step.Reason = r.reason
+	}
 }
 
 func (t *tracer) split(p *portView, segments uint64) {
@@ -354,7 +432,7 @@ func (t *tracer) sent(w *worker, p *portView, outs []frame.Out) {
 	}
 	for i := range outs {
 		r := w.seenOut(p, &outs[i])
-		t.Left = append(t.Left, t.keep(&r, outs[i].F))
+		t.add(&t.Left, &r, outs[i].F)
 		t.step(stageTransmit, p, "%s: %d bytes, %s", verb, outs[i].WireLen(), tagged(outs[i].Tag))
 	}
 }

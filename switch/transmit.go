@@ -206,6 +206,10 @@ func (w *worker) wait(q *txQueue, outs []frame.Out) {
 
 // drain sends from the ring, now that the device takes frames again.
 func (w *worker) drain(q *txQueue) {
+	w.snap = w.sw.snap.Load()
+	if p := w.snap.port(q.port.id); p != nil && p.device == q.port.device {
+		q.port = p // who watches it may have changed while it waited
+	}
 	for q.ring.n > 0 {
 		outs := q.ring.front()
 		done := w.try(q, outs)

@@ -22,7 +22,7 @@ type WatchConfig struct {
 	Drops  bool            // only what was dropped
 	Filter *filter.Program // nil: all
 	Snap   int             // bytes of a frame that are kept; 0: all
-	Sample int             // one in so many, at random, before Filter; 0 and 1: all
+	Sample int             // one in so many, at random; 0 and 1: all. Not with Filter
 }
 
 // Bounds of watches.
@@ -68,6 +68,9 @@ func (s *Switch) Watch(c WatchConfig) (*Watch, error) {
 	if c.Snap < 0 || c.Sample < 0 {
 		return nil, fmt.Errorf("watch: snap length %d, sample %d: must not be negative", c.Snap, c.Sample)
 	}
+	if c.Sample > 1 && c.Filter != nil {
+		return nil, errors.New("watch: a sample of filtered frames: how many each stands for would not be known")
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	bit := slices.Index(s.watches[:], nil)
@@ -93,6 +96,7 @@ func (s *Switch) Watch(c WatchConfig) (*Watch, error) {
 
 // watchersChangedLocked makes every port's masks anew.
 func (s *Switch) watchersChangedLocked() {
+	s.watchTurn++
 	for _, p := range s.byID {
 		if p != nil {
 			p.view = nil
@@ -118,10 +122,14 @@ func (w *Watch) Close() {
 type masks struct {
 	sawIn, sawOut   uint32 // frames that came in and went on, frames that left
 	lostIn, lostOut uint32 // frames that were dropped
+	live            bool   // those that come in are for a live trace
+	turn            uint32 // of Switch.watchTurn: a bit means another watch in another
 }
 
 // masksLocked returns the watches that see a port.
 func (s *Switch) masksLocked(p *port) (m masks) {
+	m.turn = s.watchTurn
+	m.live = s.live != nil && s.live.wantsPort(p)
 	for i, w := range s.watches {
 		if w == nil || w.config.Bridge != "" && w.config.Bridge != p.bridge.name || w.config.Ports != nil && !slices.Contains(w.config.Ports, p.name) {
 			continue
@@ -143,8 +151,12 @@ func (s *Switch) masksLocked(p *port) (m masks) {
 	return m
 }
 
-// watched gives the watches in mask the record of a frame, and its bytes.
-func (w *worker) watched(mask uint32, r *record, f *frame.Frame) {
+// watched gives the watches in mask, which is one of p's, the record of a frame, and
+// its bytes.
+func (w *worker) watched(p *portView, mask uint32, r *record, f *frame.Frame) {
+	if p.turn != w.snap.watchTurn {
+		return // what waited by an old view of the port: its bits are others' now
+	}
 	for ; mask != 0; mask &= mask - 1 {
 		if x := w.snap.watches[bits.TrailingZeros32(mask)]; x != nil {
 			x.take(w.id, r, f)

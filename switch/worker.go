@@ -3,6 +3,7 @@ package vswitch
 import (
 	"fmt"
 	"math/bits"
+	"math/rand/v2"
 	"runtime"
 	"slices"
 	"sync"
@@ -50,6 +51,9 @@ type worker struct {
 	frames, drops *recorder // nil: no recorder
 	hearing       *hearing  // nil: nobody wants to hear
 	trace         *tracer   // of the frame at hand; nil but for frames that are traced
+
+	measure int // batches until one is timed again
+	random  rand.PCG
 
 	mailbox mailbox
 	stats   workerStats
@@ -110,7 +114,8 @@ func (s *workerStats) resided(took int64) {
 type mailbox struct {
 	mu    sync.Mutex
 	calls []func(*worker)
-	wake  int // eventfd
+	ended bool // the worker has; nobody answers
+	wake  int  // eventfd
 }
 
 // wakeSlot is the mailbox's eventfd in worker.slots.
@@ -147,15 +152,19 @@ func newWorker(sw *Switch, id int) (*worker, error) {
 }
 
 // call runs f on the worker's thread, and returns when it has run. The worker
-// has then let go of every snapshot that was not the newest when call began.
+// has then let go of every snapshot that was not the newest when call began. Of a
+// worker that has ended f is not run.
 func (w *worker) call(f func(*worker)) {
 	done := make(chan struct{})
 	w.mailbox.mu.Lock()
+	if w.mailbox.ended {
+		w.mailbox.mu.Unlock()
+		return
+	}
 	w.mailbox.calls = append(w.mailbox.calls, func(w *worker) {
 		f(w)
 		close(done)
 	})
-	w.mailbox.mu.Unlock()
 	one := [8]byte{0: 1}
 	for {
 		// The counter of an eventfd is never full here: EAGAIN cannot be.
@@ -163,6 +172,7 @@ func (w *worker) call(f func(*worker)) {
 			break
 		}
 	}
+	w.mailbox.mu.Unlock()
 	<-done
 }
 
@@ -246,7 +256,7 @@ func (w *worker) tick() {
 // whether the queue may hold more.
 func (w *worker) receive(q *rxQueue) (more bool) {
 	var from int64
-	if sampled := w.stats.batches.Load()%ResidenceSample == 0; sampled {
+	if w.measure <= 0 {
 		from = w.sw.nanotime()
 	}
 	n, errno := q.from.Recv(q.index, w.batch, frame.MaxBatch)
@@ -264,8 +274,11 @@ func (w *worker) receive(q *rxQueue) (more bool) {
 		}
 	}
 	w.carry(n)
+	w.measure--
 	if from != 0 {
 		w.stats.resided(w.sw.nanotime() - from)
+		// One in ResidenceSample, without the rhythm of queues that take turns.
+		w.measure = int(w.random.Uint64() % (2*ResidenceSample - 1))
 	}
 	w.stats.sizes[bits.Len(uint(n-1))].Add(1)
 	w.stats.batches.Add(1)
@@ -485,8 +498,15 @@ func (w *worker) watch(i int, events uint32) error {
 
 // stop ends the worker's loop; it runs in the worker's mailbox.
 func (w *worker) stop() {
+	w.mailbox.mu.Lock()
+	w.mailbox.ended = true
+	late := w.mailbox.calls
 	unix.Close(w.mailbox.wake)
 	w.mailbox.wake = -1
+	w.mailbox.mu.Unlock()
+	for _, call := range late {
+		call(w)
+	}
 	unix.Close(w.epfd)
 	w.pool.Close()
 }
