@@ -109,10 +109,16 @@ func (d *Daemon) targetOf(q api.PathQuery, bridge string, v vswitch.VLAN, table 
 	if err != nil {
 		return mac, 0, &api.Error{Status: 400, Field: "target", Value: q.Target, Message: fmt.Sprintf("target: %q is no MAC and no IP address", q.Target)}
 	}
+	rank := func(vid uint16) int {
+		if at := slices.Index(vids, vid); at >= 0 || q.VLAN != nil || !takes(v, vid) {
+			return at
+		}
+		return len(vids)
+	}
 	var found *neighborKey
 	d.seen.neighbors.list(func(k neighborKey, n *neighbor) bool {
-		at := slices.Index(vids, k.vlan)
-		if k.bridge == bridge && k.ip == ip && at >= 0 && (found == nil || at < slices.Index(vids, found.vlan)) {
+		at := rank(k.vlan)
+		if k.bridge == bridge && k.ip == ip && at >= 0 && (found == nil || at < rank(found.vlan)) {
 			found, mac = &k, n.mac
 		}
 		return false
@@ -124,21 +130,23 @@ func (d *Daemon) targetOf(q api.PathQuery, bridge string, v vswitch.VLAN, table 
 	return mac, found.vlan, nil
 }
 
-// vlansAt lists the VLANs in which a frame may come in by a port, the likeliest first:
-// the one asked for, or those in which somebody speaks there, and the one of untagged
-// frames.
-func vlansAt(q api.PathQuery, v vswitch.VLAN, table []vswitch.FDBEntry) (vids []uint16) {
-	takes := func(vid uint16) bool {
-		switch {
-		case v.Mode == vswitch.Access || v.Mode != vswitch.Trunk && vid == v.Tag:
-			return vid == v.Tag
-		case v.Mode != vswitch.Trunk && vid == 0:
-			return false
-		}
-		return v.Trunks == nil || v.Trunks.Has(vid)
+// takes reports whether frames of a VLAN may come in by a port.
+func takes(v vswitch.VLAN, vid uint16) bool {
+	switch {
+	case v.Mode == vswitch.Access || v.Mode != vswitch.Trunk && vid == v.Tag:
+		return vid == v.Tag
+	case v.Mode != vswitch.Trunk && vid == 0:
+		return false
 	}
+	return v.Trunks == nil || v.Trunks.Has(vid)
+}
+
+// vlansAt lists the VLANs in which a frame may come in by a port, the likeliest first:
+// the one asked for; or those in which somebody speaks there, the latest first, those
+// in which the rest of the table knows somebody, and the one of untagged frames.
+func vlansAt(q api.PathQuery, v vswitch.VLAN, table []vswitch.FDBEntry) (vids []uint16) {
 	add := func(vid uint16) {
-		if takes(vid) && !slices.Contains(vids, vid) {
+		if takes(v, vid) && !slices.Contains(vids, vid) {
 			vids = append(vids, vid)
 		}
 	}
@@ -148,9 +156,11 @@ func vlansAt(q api.PathQuery, v vswitch.VLAN, table []vswitch.FDBEntry) (vids []
 	}
 	heard := slices.Clone(table)
 	slices.SortFunc(heard, func(a, b vswitch.FDBEntry) int { return cmp.Compare(a.Age, b.Age) })
-	for _, e := range heard {
-		if e.Port == q.FromPort {
-			add(e.VLAN)
+	for _, here := range []bool{true, false} {
+		for _, e := range heard {
+			if (e.Port == q.FromPort) == here {
+				add(e.VLAN)
+			}
 		}
 	}
 	if v.Mode != vswitch.Trunk {

@@ -2,6 +2,7 @@ package ctl_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -313,16 +314,16 @@ func TestPathOfATrunk(t *testing.T) {
 	h.b.d.Ctl("set-port", h.b.c.Veth, "tag=20")
 	h.a.d.Ctl("mirror", "add", "br0", "m", "select_all=true", "output_vlan=99")
 	one, two := h.a.c.Conn(), h.b.c.Conn()
-	f := testFrame(h.a.c.MAC, 20) // both switches learn it
-	if err := one.Send(f); err != nil {
-		t.Fatal(err)
-	}
-	lab.Eventually(t, patient, func() error { // and the other one
-		if err := two.Send(testFrame(h.b.c.MAC, 0)); err != nil {
+	lab.Eventually(t, patient, func() error { // both switches learn both
+		if err := errors.Join(one.Send(testFrame(h.a.c.MAC, 20)), two.Send(testFrame(h.b.c.MAC, 0))); err != nil {
 			return err
 		}
-		if n := h.a.macsAt(t, "t0"); n == 0 {
-			return fmt.Errorf("nobody is known behind the tunnel")
+		for _, e := range []*end{h.a, h.b} {
+			for _, port := range []string{"t0", e.c.Veth} {
+				if e.macsAt(t, port) == 0 {
+					return fmt.Errorf("nobody is known behind %s of %s", port, e.Name)
+				}
+			}
 		}
 		return nil
 	})

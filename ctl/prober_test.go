@@ -172,7 +172,7 @@ func TestVLANsAt(t *testing.T) {
 	}{
 		{vswitch.VLAN{Mode: vswitch.Access, Tag: 10}, nil, []uint16{10}, frame.Tag{}},
 		{vswitch.VLAN{Mode: vswitch.Access, Tag: 20}, &ten, nil, frame.Tag{}},
-		{vswitch.VLAN{}, nil, []uint16{20, 30, 0}, frame.Tag{TPID: frame.TPID8021Q, TCI: 20}},
+		{vswitch.VLAN{}, nil, []uint16{20, 30, 40, 0}, frame.Tag{TPID: frame.TPID8021Q, TCI: 20}},
 		{vswitch.VLAN{}, &ten, []uint16{10}, frame.Tag{TPID: frame.TPID8021Q, TCI: 10}},
 		{vswitch.VLAN{Trunks: set(30, 50)}, nil, []uint16{30}, frame.Tag{TPID: frame.TPID8021Q, TCI: 30}},
 		{vswitch.VLAN{Trunks: set(50, 60)}, nil, []uint16{50}, frame.Tag{TPID: frame.TPID8021Q, TCI: 50}},
