@@ -22,7 +22,7 @@
 // any lock of the switch. tunnels.dirtyMu, the resolver's and a BFD session's are
 // taken last, and held for a moment only: workers and timers take them. An sFlow
 // exporter's is taken after reconciler.mu; its own goroutine, which holds it, only tries
-// the latter. What a session notices it tells the switch itself, without reconciler.mu, which may be held for
-// seconds. Nothing is sent to a subscriber with a lock held that
+// the latter. What a session notices it tells the switch itself, without reconciler.mu,
+// which may be held for seconds. Nothing is sent to a subscriber with a lock held that
 // a slow one could hold up: events are dropped for it and counted.
 package ctl

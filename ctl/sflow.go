@@ -381,10 +381,17 @@ type collector struct {
 	address netip.AddrPort
 	conn    *net.UDPConn // nil: not open
 	local   netip.Addr   // from which datagrams leave
-	failed  error        // why the last one did not get there; nil: it did, as far as can be known
+	failed  error        // why one did not get there lately; nil: all did, as far as can be known
+	at      time.Time    // when that was; zero: it could not be opened
 
 	sent, errors uint64
 }
+
+// failing is how long after the last failure a collector counts as failing. A host on
+// which nobody listens says so once a second at most, whatever comes.
+const failing = 5 * time.Second
+
+func (c *collector) fail(err error, at time.Time) { c.failed, c.at = err, at }
 
 // open opens the socket where it is not.
 func (c *collector) open() {
@@ -393,10 +400,12 @@ func (c *collector) open() {
 	}
 	conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(c.address))
 	if err != nil {
-		c.failed = short(err)
+		c.fail(short(err), time.Time{})
 		return
 	}
-	c.conn, c.failed = conn, nil
+	if c.conn = conn; c.at.IsZero() {
+		c.failed = nil
+	}
 	c.local = conn.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap()
 }
 
@@ -412,7 +421,7 @@ func (c *collector) send(datagram []byte) {
 		// Word of an earlier datagram, that nobody listens there. This one has not been
 		// sent; somebody may listen by now.
 		c.errors++
-		c.failed = unix.ECONNREFUSED
+		c.fail(unix.ECONNREFUSED, time.Now())
 		if c.write(datagram) == nil {
 			c.sent++
 		}
@@ -420,11 +429,13 @@ func (c *collector) send(datagram []byte) {
 	}
 	if err == nil {
 		c.sent++
-		c.failed = nil
+		if c.failed != nil && time.Since(c.at) >= failing {
+			c.failed = nil
+		}
 		return
 	}
 	c.errors++
-	c.failed = err
+	c.fail(err, time.Now())
 	if !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.ENOBUFS) {
 		c.close() // its address may have gone: the next one finds another
 	}
