@@ -14,6 +14,7 @@ import (
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 
 	"vswitch/ctl/config"
+	"vswitch/ctl/translate"
 	"vswitch/frame"
 	"vswitch/probe"
 	vswitch "vswitch/switch"
@@ -405,7 +406,7 @@ func (p *prober) vlanOf(port string) (v vswitch.VLAN, bridge string, ok bool) {
 	if st == nil {
 		return v, "", false
 	}
-	return portConfig(st.port).VLAN, st.bridge, true
+	return translate.Port(st.port).VLAN, st.bridge, true
 }
 
 // isLocal reports whether the host itself is behind a port, and its MAC address there.

@@ -263,7 +263,7 @@ func (r *reconciler) reopenLocked(want map[string]wantedPort) {
 // portLocked makes a port of the switch exist as it should be, without its
 // interface.
 func (r *reconciler) portLocked(w wantedPort) {
-	c := portConfig(w.port)
+	c := translate.Port(w.port)
 	p := r.ports[w.port.Name]
 	if p == nil {
 		if err := r.sw.AddPort(w.bridge, w.port.Name, c); err != nil {
@@ -313,9 +313,6 @@ func reopens(old, new config.Options) bool {
 	}
 	return false
 }
-
-// portConfig is what the switch is told of a port.
-func portConfig(p config.Port) vswitch.PortConfig { return translate.Port(p) }
 
 // staticsLocked sets a bridge's static MACs.
 func (r *reconciler) staticsLocked(b *config.Bridge) {

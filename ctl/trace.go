@@ -112,9 +112,8 @@ func NewTrace(t *vswitch.Traced, live bool) api.Trace {
 		Time: t.Time, Bridge: t.Bridge, InPort: t.Port, Live: live, Frame: traceFrame(&t.Sighting),
 		Steps: []api.TraceStep{}, Out: []api.TraceFrame{}, Drops: []api.TraceFrame{},
 	}
-	at := newStepBridges(t)
 	for _, s := range t.Steps {
-		step := api.TraceStep{Depth: s.Depth, Bridge: at.bridge(&s), Port: s.Port, Stage: s.Stage, Text: s.Text}
+		step := api.TraceStep{Depth: s.Depth, Bridge: s.Bridge, Port: s.Port, Stage: s.Stage, Text: s.Text}
 		if s.Reason != vswitch.DropNone {
 			step.Reason = s.Reason.String()
 		}
@@ -128,39 +127,6 @@ func NewTrace(t *vswitch.Traced, live bool) api.Trace {
 	}
 	x.Verdict = verdict(&x)
 	return x
-}
-
-// stepBridges tells in which bridge a step is taken. What the switch says is the bridge that
-// the frame came to last, and it comes back from those behind patches.
-type stepBridges struct {
-	depth map[int]string    // the bridge that was come to, by patches gone through
-	port  map[string]string // the bridge of a port
-}
-
-func newStepBridges(t *vswitch.Traced) *stepBridges {
-	w := &stepBridges{depth: map[int]string{}, port: map[string]string{}}
-	for _, list := range [][]vswitch.Sighting{t.Left, t.Drops} {
-		for i := range list {
-			w.port[list[i].Port] = list[i].Bridge
-		}
-	}
-	return w
-}
-
-func (w *stepBridges) bridge(s *vswitch.Step) string {
-	if s.Stage == "receive" {
-		w.depth[s.Depth] = s.Bridge
-	}
-	name := s.Bridge
-	if b := w.port[s.Port]; b != "" {
-		name = b
-	} else if b := w.depth[s.Depth]; b != "" {
-		name = b
-	}
-	if s.Port != "" {
-		w.port[s.Port] = name
-	}
-	return name
 }
 
 func traceFrame(s *vswitch.Sighting) api.TraceFrame {

@@ -297,6 +297,14 @@ func TestTraceCommand(t *testing.T) {
 			t.Errorf("too wide: %s", line)
 		}
 	}
+	// What the flight recorder holds is traced as it came in.
+	dump := filepath.Join(p.Dir(), "dump.pcapng")
+	p.d.Ctl("recorder", "dump", "-w", dump, "icmp")
+	if out := p.d.Ctl("trace", "--pcap", dump, "-c", "2"); strings.Count(out, "\nin by ") != 2 {
+		t.Error(out)
+	} else if err := has(out, "in by "+p.c1.Veth, "would leave by "+p.c2.Veth+" untagged", "in by "+p.c2.Veth, "would leave by "+p.c1.Veth+" untagged"); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
 	refused(t, p.d, []string{"trace", "br0", "in_port=none", "eth_src=02:00:00:00:00:01", "eth_dst=broadcast"}, `port "none" does not exist`)
 	refused(t, p.d, []string{"trace", "nobr", "in_port=" + p.c1.Veth, "eth_src=02:00:00:00:00:01", "eth_dst=broadcast"}, `bridge "nobr" does not exist`)
 	p.d.Ctl("add-br", "br1")

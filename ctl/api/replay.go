@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -93,6 +94,12 @@ func (s *Server) replay(w http.ResponseWriter, r *http.Request, q query) (any, e
 	if err := out.rc.EnableFullDuplex(); err != nil {
 		return nil, err
 	}
+	body := bufio.NewReader(r.Body)
+	if r.Header.Get("Expect") != "" {
+		// curl waits for leave to send (RFC 9110, section 10.1.1), which the first read
+		// gives, unless the answer has begun.
+		body.Peek(1)
+	}
 	if err := out.begin(); err != nil {
 		return nil, nil
 	}
@@ -111,7 +118,7 @@ func (s *Server) replay(w http.ResponseWriter, r *http.Request, q query) (any, e
 			cancel()
 		}
 	}
-	result, err := s.svc.Replay(ctx, rq, r.Body, tell)
+	result, err := s.svc.Replay(ctx, rq, body, tell)
 	mu.Lock()
 	defer mu.Unlock()
 	line := replayLine{Result: &result}
