@@ -277,7 +277,8 @@ func (in *inquiry) count(found map[dropKey]*droppedNaming, x *vswitch.Sighting, 
 	as := 0
 	if in.ip.IsValid() {
 		as = btoi(n.ipSrc == in.ip) | btoi(n.ipDst == in.ip || n.target == in.ip)<<1
-	} else {
+	}
+	if as == 0 { // of an IP address, too: what has its MAC address is its own, or another's who took that
 		as = btoi(in.has(n.src)) | btoi(in.has(n.dst))<<1
 	}
 	if as == 0 {
