@@ -1,6 +1,7 @@
 package main
 
 import (
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -48,9 +49,32 @@ func TestPathGolden(t *testing.T) {
 
 func TestPathAsks(t *testing.T) {
 	c := newCLI(t)
-	c.run("", "trace", "--path", "10.0.0.2", "veth1")
-	if asked := c.svc.Asked(); len(asked) != 1 || asked[0] != (api.PathQuery{Target: "10.0.0.2", FromPort: "veth1"}) {
-		t.Errorf("%+v", asked)
+	vlan := 10
+	for _, tc := range []struct {
+		args string
+		want api.PathQuery
+		errs string
+	}{
+		{"veth1", api.PathQuery{FromPort: "veth1"}, ""},
+		{"veth1 br0 vlan=10", api.PathQuery{FromPort: "veth1", Bridge: "br0", VLAN: &vlan}, ""},
+		{"br0 in_port=veth1", api.PathQuery{FromPort: "veth1", Bridge: "br0"}, ""},
+		{"vlan=10", api.PathQuery{}, "wants the port"},
+		{"veth1 vlan=5000", api.PathQuery{}, "0 (untagged) to 4094"},
+		{"veth1 br0 br1", api.PathQuery{}, `"br1"`},
+		{"veth1 eth_dst=1", api.PathQuery{}, `"eth_dst=1"`},
+	} {
+		code, _, errs := c.run("", append([]string{"trace", "--path", "10.0.0.2"}, strings.Fields(tc.args)...)...)
+		asked := c.svc.Asked()
+		if tc.errs != "" {
+			if code != exitUsage || len(asked) > 0 || !strings.Contains(errs, tc.errs) {
+				t.Errorf("%s: status %d, %q", tc.args, code, errs)
+			}
+			continue
+		}
+		tc.want.Target = "10.0.0.2"
+		if code != exitDone || !reflect.DeepEqual(asked, []any{tc.want}) {
+			t.Errorf("%s: status %d, asked %+v, want %+v", tc.args, code, asked, tc.want)
+		}
 	}
 	if code, _, errs := c.run("", "trace", "--path", "nobody", "veth1"); code != exitRefused || !strings.Contains(errs, "a MAC address such as") {
 		t.Errorf("%d %s", code, errs)

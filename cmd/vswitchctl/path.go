@@ -12,21 +12,34 @@ import (
 	"vswitch/ctl/api"
 )
 
-// tracePath shows the way of marked frames from a port to an address. words are [BR]
-// and vlan=N.
-func (a *app) tracePath(cmd *cobra.Command, target, fromPort string, words ...string) error {
-	q := api.PathQuery{Target: target, FromPort: fromPort}
+// tracePath shows the way of marked frames from a port to an address. words are P [BR],
+// or in_port=P, and vlan=N.
+func (a *app) tracePath(cmd *cobra.Command, target string, words []string) error {
+	q := api.PathQuery{Target: target}
+	var bare []string
 	for _, w := range words {
-		value, isVLAN := strings.CutPrefix(w, "vlan=")
-		if !isVLAN && q.Bridge == "" && !strings.Contains(w, "=") {
-			q.Bridge = w
-			continue
+		if port, ok := strings.CutPrefix(w, "in_port="); ok {
+			q.FromPort = port
+		} else if vlan, ok := strings.CutPrefix(w, "vlan="); ok {
+			n, err := strconv.Atoi(vlan)
+			if err != nil || n < 0 || n > 4094 {
+				return &usageError{fmt.Sprintf("%q: a VLAN from 0 (untagged) to 4094 is wanted", w), cmd}
+			}
+			q.VLAN = &n
+		} else {
+			bare = append(bare, w)
 		}
-		n, err := strconv.Atoi(value)
-		if !isVLAN || err != nil || n < 0 || n > 4094 {
-			return &usageError{fmt.Sprintf("%q: a bridge, or vlan=N with a VLAN from 0 (untagged) to 4094, is wanted", w), cmd}
-		}
-		q.VLAN = &n
+	}
+	if q.FromPort == "" && len(bare) > 0 {
+		q.FromPort, bare = bare[0], bare[1:]
+	}
+	switch {
+	case q.FromPort == "":
+		return &usageError{"--path MAC|IP wants the port that the probes come in by: trace --path 10.0.0.2 veth1", cmd}
+	case len(bare) > 1 || len(bare) == 1 && strings.Contains(bare[0], "="):
+		return &usageError{fmt.Sprintf("%q: with --path there are a port, its bridge, and vlan=N", bare[len(bare)-1]), cmd}
+	case len(bare) == 1:
+		q.Bridge = bare[0]
 	}
 	c := a.client()
 	defer c.Close()

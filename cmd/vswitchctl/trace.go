@@ -43,7 +43,7 @@ in_port= says otherwise). "-" is standard input.
 --live shows the same for real frames as they pass: trace --live [BR|in_port=P] ['FILTER'], the
 filter as tcpdump has it.
 --path MAC|IP sends marked frames from a port, and shows each switch on the way:
-trace --path MAC|IP P.
+trace --path MAC|IP P [BR] [vlan=N].
 
 ` + wordsHelp(),
 		Example: `  vswitchctl trace br0 in_port=veth1 eth_dst=02:00:00:00:00:02 ip_dst=10.0.0.2 proto=tcp port=80
@@ -63,10 +63,7 @@ trace --path MAC|IP P.
 			case len(ways) > 1:
 				return &usageError{strings.Join(ways, " and ") + ": one of them is wanted", cmd}
 			case f.path != "":
-				if len(args) != 1 {
-					return &usageError{"--path MAC|IP wants the port that the probes come in by: trace --path 10.0.0.2 veth1", cmd}
-				}
-				return a.tracePath(cmd, f.path, strings.TrimPrefix(args[0], "in_port="))
+				return a.tracePath(cmd, f.path, args)
 			case f.count < 0:
 				return &usageError{fmt.Sprintf("-c %d: a number above zero is wanted", f.count), cmd}
 			case f.live:
