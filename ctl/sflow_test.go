@@ -353,7 +353,9 @@ func TestSFlowTroubles(t *testing.T) {
 	// There is no route there, and then no such interface.
 	p.d.Ctl("sflow", "add", "--may-exist", "br0", "target=192.0.2.9")
 	wait("error", "network is unreachable")
-	p.d.Ctl("sflow", "add", "--may-exist", "br0", "agent=eth9")
+	if _, errs, code := p.d.CtlErr("sflow", "add", "--may-exist", "br0", "agent=eth9"); code != 0 || !strings.Contains(errs, "agent=eth9: there is no such interface; it is tried again") {
+		t.Errorf("status %d, %q", code, errs)
+	}
 	wait("error", "agent=eth9", "no such interface")
 
 	// It begins by itself once there is one. A sampling of 1 tells of each frame.

@@ -49,7 +49,7 @@ func TestMonitoringAsks(t *testing.T) {
 		c.svc.Asked()
 		code, _, errs := c.run("", strings.Fields(line)...)
 		asked := c.svc.Asked()
-		if code != exitDone || len(asked) != 1 {
+		if code != exitDone || len(asked) == 0 {
 			t.Fatalf("%s: exit %d, %s, asked %v", line, code, errs, asked)
 		}
 		got := asked[0]
@@ -59,6 +59,10 @@ func TestMonitoringAsks(t *testing.T) {
 		if !reflect.DeepEqual(got, want) {
 			t.Errorf("%s: asked %+v, want %+v", line, got, want)
 		}
+	}
+	if code, _, errs := c.run("", "sflow", "add", "br1", "target=fd00::9", "agent=eth9"); code != exitDone ||
+		errs != "sflow of br1: error: agent=eth9: there is no such interface; it is tried again\n" {
+		t.Errorf("exit %d, %q", code, errs)
 	}
 	for line, says := range map[string]string{
 		"log loud":                  `unknown verb "loud" of log`,

@@ -29,12 +29,32 @@ func (a *app) sflowAdd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.edit(cmd, config.Op{Op: "add-sflow", Bridge: args[0], Options: o, MayExist: mayExist})
+			if err := a.edit(cmd, config.Op{Op: "add-sflow", Bridge: args[0], Options: o, MayExist: mayExist}); err != nil {
+				return err
+			}
+			a.sflowTrouble(cmd, args[0])
+			return nil
 		},
 		ValidArgsFunction: a.complete(a.bridges, a.sflowOptions),
 	}
 	cmd.Flags().BoolVar(&mayExist, "may-exist", false, "no error when it exists: set the options instead")
 	return cmd
+}
+
+// sflowTrouble says on stderr what keeps a bridge's sFlow from its collectors, as far as
+// it is known at once. It is no failure: the document was accepted.
+func (a *app) sflowTrouble(cmd *cobra.Command, bridge string) {
+	c := a.client()
+	defer c.Close()
+	list, err := c.SFlow(cmd.Context(), bridge)
+	if err != nil {
+		return
+	}
+	for _, x := range list {
+		if x.State != "up" {
+			fmt.Fprintln(a.err, clean("sflow of "+x.Bridge+": "+x.State+": "+x.Reason+"; it is tried again"))
+		}
+	}
 }
 
 func (a *app) sflowOptions([]string) []string { return a.optionWords(config.SFlowObject, nil) }
