@@ -116,6 +116,28 @@ func TestTraceRequestsThatAreNone(t *testing.T) {
 	}
 }
 
+// curl asks for leave before it sends a large body, and is given it at once.
+func TestReplayGivesLeaveToSend(t *testing.T) {
+	socket, _ := start(t, traceSample(), api.Limits{})
+	conn, err := net.Dial("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(10 * time.Second))
+	fmt.Fprint(conn, "POST /v1/replay?port=veth1 HTTP/1.1\r\nHost: x\r\nConnection: close\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n")
+	const leave = "HTTP/1.1 100 Continue\r\n\r\n"
+	got := make([]byte, len(leave))
+	if _, err := io.ReadFull(conn, got); err != nil || string(got) != leave {
+		t.Fatalf("%q, %v", got, err)
+	}
+	fmt.Fprint(conn, "hello")
+	answer, err := io.ReadAll(conn)
+	if err != nil || !bytes.HasPrefix(answer, []byte("HTTP/1.1 200")) || !bytes.Contains(answer, []byte(`{"result":{"frames":3`)) {
+		t.Errorf("%s, %v", answer, err)
+	}
+}
+
 // waiting is a Service whose replay reads nothing, and ends with its context.
 type waiting struct {
 	*apitest.Service
