@@ -16,7 +16,11 @@ import (
 // checkConfiguration looks at the store and at what waits.
 func (x *doctor) checkConfiguration() {
 	for _, w := range x.store.Warnings() {
-		x.fail("configuration", "store", "", "mend it while forwarding goes on: edits are not kept until then; `vswitchctl export` prints what is desired now", "%s", w)
+		if strings.Contains(w, "read-only") || strings.Contains(w, "while in use") {
+			x.fail("configuration", "store", "", "mend the disk, or its mount, and restart vswitchd; forwarding goes on, and `vswitchctl export` prints what is desired now", "%s", w)
+		} else {
+			x.warn("configuration", "store", "", "look whether `vswitchctl export` is what you want; the warning goes with the next start of vswitchd", "%s", w)
+		}
 	}
 	if len(x.store.Warnings()) == 0 {
 		x.ok("configuration", "store", "", "version %d is stored, and readable", x.status.ConfigVersion)

@@ -235,7 +235,7 @@ func TestDoctorOfPorts(t *testing.T) {
 		t.Errorf("status %d\n%s", code, stdout)
 	}
 	// A change that waits.
-	d.Ctl("apply", "-f", writeFile(t, p.Lab, "bridges: []\n"), "--confirm", "1m")
+	d.Ctl("apply", "-f", write(t, p.Lab, "bridges: []\n"), "--confirm", "1m")
 	res = examine(t, d, api.DoctorQuery{})
 	expect(t, res, "confirm", "", api.StatusWarn, "waits for confirmation", "vswitchctl confirm keeps it")
 }
@@ -355,15 +355,6 @@ func stop(t *testing.T, d *lab.Daemon, do func()) {
 	do()
 }
 
-func writeFile(t *testing.T, l *lab.Lab, text string) string {
-	t.Helper()
-	name := filepath.Join(l.Dir(), fmt.Sprint("doc", serial.Add(1), ".yaml"))
-	if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	return name
-}
-
 // TestDoctorWithoutCapabilities: what cannot be looked at could not be told, and why.
 func TestDoctorWithoutCapabilities(t *testing.T) {
 	l := lab.New(t)
@@ -405,4 +396,74 @@ func TestDoctorWithoutCapabilities(t *testing.T) {
 		t.Error(err)
 	}
 	unchanged(t, "afterwards", before, h)
+}
+
+// TestDoctorIsCutOff: a daemon that is told to end, or is killed, while a doctor looks
+// leaves nothing behind; at the latest, its next start takes it away.
+func TestDoctorIsCutOff(t *testing.T) {
+	l := lab.New(t)
+	h := l.Host("a")
+	u := l.Underlay("net", lab.UnderlayOptions{})
+	u.Join(h, "192.0.2.1/24")
+	d := h.Daemon(lab.DaemonOptions{})
+	empty := h.Snapshot()
+	d.Ctl("add-br", "br0")
+	for i := range 3 { // nobody is there: to find that out takes its time
+		d.Ctl("add-port", "br0", fmt.Sprint("t", i), "type=vxlan", fmt.Sprint("key=", i), "remote_ip=192.0.2.9")
+	}
+	begin := func() *lab.Proc {
+		p, _ := d.CtlStart("doctor")
+		lab.Eventually(t, patient, func() error {
+			if out := h.MustExec("ip", "-br", "link"); !strings.Contains(out, "vsw.") {
+				return errors.New("the doctor has not begun")
+			}
+			return nil
+		})
+		return p
+	}
+	p := begin()
+	d.Kill()
+	p.Wait(patient)
+	d.Start()
+	if out := h.MustExec("ip", "-br", "link"); strings.Contains(out, "vsw.") {
+		t.Errorf("after kill -9 and a new start there is\n%s", out)
+	}
+	p = begin()
+	d.Stop()
+	p.Wait(patient)
+	unchanged(t, "after SIGTERM", empty, h)
+}
+
+// TestDoctorOfADeadPeer: BFD says that nobody is there, and the doctor that he is not
+// reached.
+func TestDoctorOfADeadPeer(t *testing.T) {
+	h := newTwoHosts(t, lab.DaemonOptions{})
+	h.tunnel("vxlan", fast...)
+	h.b.d.Kill()
+	waitPort(t, h.a.d, "t0", api.PortDown, "BFD")
+	res := examine(t, h.a.d, api.DoctorQuery{Peer: "192.0.2.2"})
+	for _, f := range res.Findings {
+		if f.Check == "tunnel-state" && (f.Status != api.StatusFail || !strings.Contains(f.What, "BFD is down")) {
+			t.Errorf("%+v", f)
+		}
+	}
+	expect(t, res, "ping", "192.0.2.2", api.StatusOK, "1500 bytes", "")
+	if res.Fail != 2 { // under tunnels, and under peer
+		t.Errorf("%s", findings(res))
+	}
+}
+
+// TestDoctorOfTheStore: a configuration that was read from its text, since the database
+// is damaged, is warned of.
+func TestDoctorOfTheStore(t *testing.T) {
+	l := lab.New(t)
+	d := l.Host("a").Daemon(lab.DaemonOptions{})
+	expect(t, examine(t, d, api.DoctorQuery{}), "store", "", api.StatusOK, "is stored, and readable", "")
+	d.Ctl("add-br", "br0")
+	d.Stop()
+	if err := os.WriteFile(filepath.Join(d.StateDir, "vswitch.db"), []byte("not a database"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d.Start()
+	expect(t, examine(t, d, api.DoctorQuery{}), "store", "", api.StatusWarn, "desired.yaml", "vswitchctl export")
 }
