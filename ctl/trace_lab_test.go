@@ -448,14 +448,21 @@ func TestReplayEndsWithItsClient(t *testing.T) {
 	if err := os.WriteFile(file, b, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	slow, _ := p.d.CtlStart("replay", "in_port="+p.c1.Veth, file)
-	lab.Eventually(t, patient, func() error {
-		_, stderr, code := p.d.CtlErr("replay", "in_port="+p.c1.Veth, "/dev/null")
-		if code != 1 {
-			return fmt.Errorf("status %d", code)
-		}
-		return has(stderr, "a capture is replayed into port "+p.c1.Veth+" already")
-	})
+	// underWay starts a replay, and waits for its first frame; then it rests for long.
+	underWay := func() *lab.Proc {
+		t.Helper()
+		before := mustPort(t, p.d, p.c1.Veth).Counters.RxFrames
+		slow, _ := p.d.CtlStart("replay", "in_port="+p.c1.Veth, file)
+		lab.Eventually(t, patient, func() error {
+			if n := mustPort(t, p.d, p.c1.Veth).Counters.RxFrames; n <= before {
+				return fmt.Errorf("%d frames came in", n-before)
+			}
+			return nil
+		})
+		return slow
+	}
+	slow := underWay()
+	refused(t, p.d, []string{"replay", "in_port=" + p.c1.Veth, "/dev/null"}, "a capture is replayed into port "+p.c1.Veth+" already")
 	// Another port is free.
 	if stdout, stderr, code := p.d.CtlErr("replay", "in_port="+p.c2.Veth, file, "--speed", "max"); code != 0 || !strings.HasPrefix(stdout, "replayed 3 frames, 180 bytes") {
 		t.Errorf("status %d: %s%s", code, stdout, stderr)
@@ -469,11 +476,7 @@ func TestReplayEndsWithItsClient(t *testing.T) {
 		return has(stdout, "replayed 9 frames, 540 bytes")
 	})
 	// The daemon ends in time while a replay rests.
-	p.d.CtlStart("replay", "in_port="+p.c1.Veth, file)
-	lab.Eventually(t, patient, func() error {
-		_, stderr, _ := p.d.CtlErr("replay", "in_port="+p.c1.Veth, "/dev/null")
-		return has(stderr, "already")
-	})
+	underWay()
 	began := time.Now()
 	p.d.Stop()
 	if took := time.Since(began); took > 5*time.Second {
