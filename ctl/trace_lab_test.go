@@ -431,7 +431,7 @@ func TestReplayOfOurOwnCapture(t *testing.T) {
 	if err := os.WriteFile(doc, []byte(export(p.d)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	refused(t, p.d, []string{"test", doc, file, "--expect", expect}, "went another way")
+	refused(t, p.d, []string{"test", doc, file, "--expect", expect}, "differences from what "+expect+" expects")
 }
 
 // TestReplayEndsWithItsClient: a replay in a long pause, and one whose input rests, end

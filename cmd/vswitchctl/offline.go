@@ -106,7 +106,7 @@ func (a *app) runTest(configFile, captureFile, expectFile, inPort string, record
 	if err := a.print(r, func() string { return testText(r) }); err != nil || r.OK {
 		return err
 	}
-	return fmt.Errorf("%s went another way than %s expects", count(len(r.Differences), "frame"), expectFile)
+	return fmt.Errorf("%s from what %s expects", count(len(r.Differences), "difference"), expectFile)
 }
 
 // document reads a document and judges it as the daemon would.

@@ -42,7 +42,7 @@ func TestOffline(t *testing.T) {
 	write(doc, strings.Replace(testDocument, "trunks: \"10\"", "tag: 20", 1))
 	code, out, errs = none.run("", "test", doc, file, "--expect", expect)
 	want := "  - leaves by veth2 tagged 10\n  + is dropped at veth1: no-output\n"
-	if code != exitRefused || !strings.Contains(out, want) || !strings.HasPrefix(out, "frame 1, in by veth1: ") || !strings.Contains(errs, "1 frame went another way") {
+	if code != exitRefused || !strings.Contains(out, want) || !strings.HasPrefix(out, "frame 1, in by veth1: ") || !strings.Contains(errs, "1 difference from what ") {
 		t.Fatalf("fail: exit %d\n%s%s", code, out, errs)
 	}
 	for _, line := range strings.Split(out, "\n") {

@@ -117,7 +117,7 @@ func portArgs(cmd *cobra.Command, args []string) (bridge, port string, rest []st
 			return "", "", nil, &usageError{fmt.Sprintf("%q: one port is wanted, once", arg), cmd}
 		case isPort:
 			port = value
-		case i == 0 && !strings.ContainsAny(arg, "=,") && !slices.Contains(craft.Words(), arg):
+		case i == 0 && !strings.ContainsAny(arg, "=,") && !craft.IsWord(arg):
 			bridge = arg
 		default:
 			rest = append(rest, arg)

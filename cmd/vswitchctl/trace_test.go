@@ -104,6 +104,7 @@ func TestTraceAsks(t *testing.T) {
 		{args: "trace --pcap " + file, want: api.TraceRequest{InPort: "veth1", Frame: zeros}, stderr: "frame 3: shorter"},
 		{args: "trace in_port=veth1 --frame 02:00", want: api.TraceRequest{InPort: "veth1", Frame: "0200"}},
 		{args: "trace in_port=veth1 --frame 02:0", code: exitUsage, stderr: "half a byte"},
+		{args: "trace ip in_port=veth1 eth_src=02:00:00:00:00:01 eth_dst=broadcast", want: api.TraceRequest{InPort: "veth1", Frame: "ffffffffffff0200000000010800"}},
 		{args: "trace br0", code: exitUsage, stderr: "in_port=P is missing"},
 		{args: "trace in_port=veth1 in_port=veth2", code: exitUsage, stderr: "one port is wanted"},
 		{args: "trace in_port=veth1 --frame 0200 port=80", code: exitUsage, stderr: "words make a frame"},

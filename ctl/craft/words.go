@@ -90,6 +90,12 @@ func Words() []string {
 	return append(all, "tcp", "udp", "icmp", "icmp6", "arp")
 }
 
+// IsWord reports whether a word without a value is one that stands alone.
+func IsWord(name string) bool {
+	_, ok := bare[name]
+	return ok || name == "arp"
+}
+
 // Help says what a word of Words means, in a line.
 func Help(name string) string {
 	for _, w := range words {
