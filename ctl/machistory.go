@@ -1,11 +1,10 @@
 package ctl
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/hashicorp/golang-lru/v2/simplelru"
 
 	"vswitch/ctl/api"
 	"vswitch/fdb"
@@ -21,19 +20,35 @@ const (
 )
 
 // macHistory remembers when MAC addresses were learned, moved and went: the table
-// itself knows only where they are and when they were heard.
+// itself knows only where they are and when they were heard. The one of which nothing
+// was told for longest goes first.
 //
 // It takes no more of a worker than a place in a queue does: what comes faster than
 // historyQueue events in historyRest, some 80,000 a second, is counted and forgotten.
+// A flood of new addresses finds slots that are there already, and leaves no garbage.
 //
 // Thread-safety: safe for concurrent use; take never waits.
 type macHistory struct {
 	events chan vswitch.Event
 	lost   atomic.Uint64
 
-	mu    sync.Mutex
-	table *simplelru.LRU[place, *macLife]
+	mu             sync.Mutex
+	index          map[place]int32
+	slots          []macSlot
+	newest, oldest int32 // ends of the list in which slots are; none: it is empty
 }
+
+// macSlot is what is kept of a MAC address in a VLAN of a bridge.
+type macSlot struct {
+	at            place
+	port          string
+	learned, gone int64 // nanoseconds since 1970; 0: not known, not gone
+	moves         []api.MACMove
+	why           fdb.EventKind // of gone
+	newer, older  int32
+}
+
+const none = -1
 
 // macLife is what became of a MAC address in a VLAN of a bridge.
 type macLife struct {
@@ -45,11 +60,7 @@ type macLife struct {
 }
 
 func newMACHistory() *macHistory {
-	table, err := simplelru.NewLRU[place, *macLife](maxHistory, nil)
-	if err != nil {
-		panic(err) // the size is a constant above zero
-	}
-	return &macHistory{events: make(chan vswitch.Event, historyQueue), table: table}
+	return &macHistory{events: make(chan vswitch.Event, historyQueue), index: map[place]int32{}, newest: none, oldest: none}
 }
 
 // take takes an event from a worker, which holds a MAC table's lock.
@@ -106,25 +117,62 @@ func (h *macHistory) settle() {
 }
 
 func (h *macHistory) remember(e vswitch.Event, now time.Time) {
-	key := place{e.Bridge, e.VLAN, e.MAC}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	l, ok := h.table.Get(key)
-	if !ok {
-		l = &macLife{}
-		h.table.Add(key, l)
-	}
+	l := h.slotLocked(place{e.Bridge, e.VLAN, e.MAC})
 	l.port = e.Port
 	switch e.Kind {
 	case fdb.EventNew:
-		l.learned, l.gone = now, time.Time{}
+		l.learned, l.gone = now.UnixNano(), 0
 	case fdb.EventMoved:
 		if len(l.moves) == lastMoves {
-			l.moves = append(l.moves[:0], l.moves[1:]...)
+			copy(l.moves, l.moves[1:])
+			l.moves = l.moves[:lastMoves-1]
 		}
-		l.moves, l.gone = append(l.moves, api.MACMove{Time: now, From: e.From, To: e.Port}), time.Time{}
+		l.moves, l.gone = append(l.moves, api.MACMove{Time: now, From: e.From, To: e.Port}), 0
 	case fdb.EventAged, fdb.EventEvicted:
-		l.gone, l.why = now, e.Kind
+		l.gone, l.why = now.UnixNano(), e.Kind
+	}
+}
+
+// slotLocked returns the slot of an address, as the newest.
+func (h *macHistory) slotLocked(at place) *macSlot {
+	i, ok := h.index[at]
+	switch {
+	case ok:
+		h.unlinkLocked(i)
+	case len(h.slots) < maxHistory:
+		i = int32(len(h.slots))
+		h.slots = append(h.slots, macSlot{at: at})
+	default:
+		i = h.oldest
+		h.unlinkLocked(i)
+		delete(h.index, h.slots[i].at)
+		h.slots[i] = macSlot{at: at}
+	}
+	h.index[at] = i
+	l := &h.slots[i]
+	l.newer, l.older = none, h.newest
+	if h.newest != none {
+		h.slots[h.newest].newer = i
+	} else {
+		h.oldest = i
+	}
+	h.newest = i
+	return l
+}
+
+func (h *macHistory) unlinkLocked(i int32) {
+	l := &h.slots[i]
+	if l.newer != none {
+		h.slots[l.newer].older = l.older
+	} else {
+		h.newest = l.older
+	}
+	if l.older != none {
+		h.slots[l.older].newer = l.newer
+	} else {
+		h.oldest = l.newer
 	}
 }
 
@@ -134,14 +182,19 @@ func (h *macHistory) of(match func(place) bool) map[place]macLife {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	found := map[place]macLife{}
-	for _, k := range h.table.Keys() {
-		if match(k) {
-			l, _ := h.table.Peek(k)
-			found[k] = *l
-			moves := found[k]
-			moves.moves = append([]api.MACMove(nil), l.moves...)
-			found[k] = moves
+	for i := range h.slots {
+		s := &h.slots[i]
+		if !match(s.at) {
+			continue
 		}
+		l := macLife{port: s.port, moves: slices.Clone(s.moves), why: s.why}
+		if s.learned != 0 {
+			l.learned = time.Unix(0, s.learned)
+		}
+		if s.gone != 0 {
+			l.gone = time.Unix(0, s.gone)
+		}
+		found[s.at] = l
 	}
 	return found
 }

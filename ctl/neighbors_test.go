@@ -229,6 +229,35 @@ func TestMACHistory(t *testing.T) {
 	}
 }
 
+// A full history forgets what it was told of least lately, and leaves no garbage.
+func TestMACHistoryIsBounded(t *testing.T) {
+	h := newMACHistory()
+	mac := func(i int) [6]byte { return [6]byte{2, 0, byte(i >> 24), byte(i >> 16), byte(i >> 8), byte(i)} }
+	learn := func(i int) {
+		h.remember(vswitch.Event{Kind: fdb.EventNew, Bridge: "br0", MAC: mac(i), Port: "p"}, at(i))
+	}
+	known := func(i int) bool { return len(h.of(func(p place) bool { return p.mac == mac(i) })) == 1 }
+	for i := range maxHistory {
+		learn(i)
+	}
+	learn(0) // not the oldest any more
+	learn(maxHistory)
+	if !known(0) || known(1) || !known(2) || !known(maxHistory) || len(h.index) != maxHistory {
+		t.Errorf("%v %v %v %v, %d", known(0), known(1), known(2), known(maxHistory), len(h.index))
+	}
+	i := maxHistory
+	if n := testing.AllocsPerRun(10*maxHistory, func() { i++; learn(i) }); n != 0 {
+		t.Errorf("%v allocations an address", n)
+	}
+	n := 0
+	for s := h.oldest; s != none; s = h.slots[s].newer {
+		n++
+	}
+	if n != maxHistory || len(h.index) != maxHistory || len(h.slots) != maxHistory {
+		t.Errorf("%d in the list, %d in the index, %d slots", n, len(h.index), len(h.slots))
+	}
+}
+
 // A worker never waits, and what is asked for is not older than the question.
 func TestMACHistoryTake(t *testing.T) {
 	h := newMACHistory()

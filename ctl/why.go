@@ -337,6 +337,10 @@ func (in *inquiry) contradict() {
 		}
 	}
 	for _, p := range in.out.Places {
+		if n := len(p.Moved); p.Flap == nil && n == lastMoves && p.Moved[0].Time.Sub(p.Moved[n-1].Time) < conflictWithin && in.now.Sub(p.Moved[0].Time) < conflictsFor {
+			say("%s%s moved %d times, the last %d within a minute, between %s and %s, last %s ago: look for a loop, or for two machines with that address",
+				p.MAC, inVLAN(p.VLAN), p.Moves, n, p.Moved[0].From, p.Moved[0].To, in.ago(p.Moved[0].Time))
+		}
 		if f := p.Flap; f != nil {
 			say("%s%s moves between %s and %s too fast, and is held at %s for %s more: look for a loop, or for two machines with that address",
 				p.MAC, inVLAN(p.VLAN), f.Held, f.Other, f.Held, spanText(f.Until.Sub(in.now)))
