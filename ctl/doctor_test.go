@@ -141,14 +141,15 @@ func TestTwoDoctors(t *testing.T) {
 //
 //	[a] eth0 1500 ── sw ── 1400 b ── eth0 1500 [b]
 func TestDoctorFindsABlackHole(t *testing.T) {
-	for _, kind := range []string{"vxlan", "geneve"} {
+	for _, kind := range []string{"vxlan", "geneve", "gre"} {
 		t.Run(kind, func(t *testing.T) {
 			h := newTwoHosts(t, lab.DaemonOptions{})
 			h.tunnel(kind)
+			said := h.a.tunnelOf(t, "t0").MTU // 1450, and for GRE 1462
 			h.u.MustExec("ip", "link", "set", "dev", h.u.Port(h.b.Host), "mtu", "1400")
 			res := examine(t, h.a.d, api.DoctorQuery{Peer: "192.0.2.2"})
 			expect(t, res, "mtu", "t0", api.StatusFail,
-				"an MTU black hole: a vswitch answers; IP packets of up to 1350 bytes get through, and not the 1450", "mtu 1400")
+				fmt.Sprintf("an MTU black hole: a vswitch answers; IP packets of up to %d bytes get through, and not the %d", said-100, said), "mtu 1400")
 			expect(t, res, "ping", "192.0.2.2", api.StatusFail, "packets of up to 1400 bytes get through, and not the 1500 that eth0 takes", "mtu 1400")
 			expect(t, res, "tunnel-echo", "t0", api.StatusOK, "its vswitch answers", "")
 			stdout, stderr, code := h.a.d.CtlErr("doctor", "--brief")
@@ -160,12 +161,12 @@ func TestDoctorFindsABlackHole(t *testing.T) {
 			fix, _, _ := strings.Cut(finding(t, res, "mtu", "t0").Fix, " here")
 			h.a.MustExec(strings.Fields(fix)...)
 			lab.Eventually(t, patient, func() error {
-				if st := h.a.tunnelOf(t, "t0"); st.MTU != 1350 {
+				if st := h.a.tunnelOf(t, "t0"); st.MTU != said-100 {
 					return fmt.Errorf("MTU %d after %s", st.MTU, fix)
 				}
 				return nil
 			})
-			expect(t, examine(t, h.a.d, api.DoctorQuery{}), "mtu", "t0", api.StatusOK, "IP packets of 1350 bytes whole", "")
+			expect(t, examine(t, h.a.d, api.DoctorQuery{}), "mtu", "t0", api.StatusOK, fmt.Sprintf("IP packets of %d bytes whole", said-100), "")
 		})
 	}
 }

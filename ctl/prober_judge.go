@@ -9,16 +9,17 @@ import (
 
 // pathEnds are the ends of a path.
 type pathEnds struct {
-	ports  []string     // "veth2 of br0 on host b": those that lead to no other switch
-	hosts  map[int]bool // hops with such ports
-	far    int          // hops to the last of ports
-	drops  []string
-	help   string // of the first drop
-	other  string // where the target is instead
-	silent []string
-	down   []string // ports that it would have left by
-	loop   string
-	end    bool
+	ports   []string     // "veth2 of br0 on host b": those that lead to no other switch
+	hosts   map[int]bool // hops with such ports
+	far     int          // hops to the last of ports
+	drops   []string
+	help    string // of the first drop
+	other   string // where the target is instead
+	silent  []string
+	down    []string // ports that it would have left by
+	loop    string
+	end     bool
+	flooded string // the note of a switch that floods it
 }
 
 // judgePath says in a sentence where a path leads.
@@ -29,14 +30,18 @@ func judgePath(p *api.Path) {
 	case e.loop != "":
 		p.Verdict = fmt.Sprintf("a loop: the frame comes back to %s", e.loop)
 		p.Fix = "take one of the tunnels or patches of the loop away, or make the tunnels one mesh (mesh add), whose hosts do not pass frames on to each other"
-	case len(e.ports) == 1 && len(e.silent)+len(e.drops) == 0:
+	case len(e.ports) == 1 && len(e.silent)+len(e.drops) == 0 && e.flooded == "":
 		p.Verdict = fmt.Sprintf("%s leaves by %s%s", p.MAC, e.ports[0], afterText(e.far))
 	case len(e.ports) > 0:
-		p.Verdict = fmt.Sprintf("%s is flooded: nobody knows where it is; it leaves by %s on %s", p.MAC, portsText(len(e.ports)), switchesText(len(e.hosts)))
-		if len(e.silent) > 0 {
-			p.Verdict += fmt.Sprintf("; %s", e.silent[0])
+		p.Verdict = fmt.Sprintf("%s is flooded", p.MAC)
+		if !strings.HasPrefix(e.flooded, "a group address") {
+			p.Verdict += ": not every switch knows where it is"
+			p.Fix = "the switches learn where it is as soon as it sends something: ping from it once"
 		}
-		p.Fix = "the switches learn where it is as soon as it sends something: ping from it once"
+		p.Verdict += fmt.Sprintf("; it leaves by %s on %s", portsText(len(e.ports)), switchesText(len(e.hosts)))
+		if len(e.silent) > 0 {
+			p.Verdict += "; " + e.silent[0]
+		}
 	case len(e.silent) > 0:
 		p.Verdict = e.silent[0]
 		p.Fix = "look at the other end: is vswitchd there, has its tunnel port this key, and is it in the frame's VLAN? vswitchctl doctor tells whether it is reached"
@@ -75,6 +80,8 @@ func endsOf(p *api.Path) (e pathEnds) {
 				e.loop = fmt.Sprintf("bridge %s on %s, by port %s", h.Bridge, h.Host, h.InPort)
 			case strings.HasPrefix(note, "not by") && strings.HasSuffix(note, "the port is down"):
 				e.down = append(e.down, strings.TrimPrefix(note, "not by ")+" on "+h.Host)
+			case strings.HasSuffix(note, "the frame is flooded"):
+				e.flooded = note
 			case strings.HasPrefix(note, "the address is behind"):
 				e.other = fmt.Sprintf("on %s %s", h.Host, note)
 			case strings.HasPrefix(note, "the probe goes no further"):
@@ -108,7 +115,7 @@ func endsOf(p *api.Path) (e pathEnds) {
 func afterText(hops int) string {
 	switch hops {
 	case 0:
-		return ", of this host itself"
+		return ", without a tunnel"
 	case 1:
 		return ", over one tunnel"
 	}

@@ -45,6 +45,7 @@ func (d *Daemon) Path(ctx context.Context, q api.PathQuery) (api.Path, error) {
 	}
 	hop.Dwell = time.Since(begun)
 	t := newPathTree(hop)
+	t.group = w.target[0]&1 != 0
 	t.collect(ctx, answers, begun)
 	t.listen(ctx, p)
 
@@ -203,6 +204,7 @@ func (d *Daemon) sourceOf(w way, table []vswitch.FDBEntry) (mac [6]byte, made bo
 // pathTree is what is known of a path: a hop for each copy that was reported on.
 type pathTree struct {
 	root   *pathNode
+	group  bool // the target is a group address
 	bySpan map[uint32]*pathNode
 	waits  map[uint32]bool // copies that nothing was heard of yet
 }
@@ -307,7 +309,7 @@ func (t *pathTree) hops() []api.PathHop {
 	walk = func(n *pathNode) {
 		done[n] = true
 		at := len(all)
-		all = append(all, n.hop())
+		all = append(all, n.hop(t.group))
 		for i, o := range n.Outs {
 			if o.Span == 0 {
 				continue
@@ -345,8 +347,8 @@ func silentText(o probe.Out, from *pathNode) string {
 	return fmt.Sprintf("no answer from %s: not a vswitch, or unreachable, or its answer was lost, or its tunnel port is not in the frame's VLAN", o.Remote)
 }
 
-// hop is what the API tells of a node.
-func (n *pathNode) hop() api.PathHop {
+// hop is what the API tells of a node; group says that the target is a group address.
+func (n *pathNode) hop(group bool) api.PathHop {
 	h := api.PathHop{
 		Hop: n.number, Host: n.Host, Bridge: n.Bridge, InPort: n.Port, VLAN: int(n.VLAN), More: n.More,
 		RTT: micros(n.rtt), Dwell: micros(n.Dwell),
@@ -363,7 +365,11 @@ func (n *pathNode) hop() api.PathHop {
 	if n.End {
 		h.Notes = append(h.Notes, fmt.Sprintf("the probe goes no further than %d switches", probe.MaxTTL))
 	}
-	if !n.Known && len(n.Outs) > 1 {
+	switch {
+	case n.Known || len(n.Outs) == 0:
+	case group:
+		h.Notes = append(h.Notes, "a group address: the frame is flooded")
+	default:
 		h.Notes = append(h.Notes, "the address is not in the table here: the frame is flooded")
 	}
 	for _, not := range n.Not {

@@ -218,8 +218,12 @@ func TestJudgePath(t *testing.T) {
 		reached bool
 		want    string
 	}{
-		{"here", []api.PathHop{{Host: "a", Bridge: "br0", InPort: "veth1", Outputs: []api.PathOutput{out}}}, true, "leaves by veth9 of bridge br0 on a, of this host itself"},
+		{"here", []api.PathHop{{Host: "a", Bridge: "br0", InPort: "veth1", Outputs: []api.PathOutput{out}}}, true, "leaves by veth9 of bridge br0 on a, without a tunnel"},
 		{"there", []api.PathHop{first, {Hop: 1, Host: "b", Bridge: "br1", InPort: "vx0", Outputs: []api.PathOutput{out}}}, true, "leaves by veth9 of bridge br1 on b, over one tunnel"},
+		{"unknown, and one port is left", []api.PathHop{{Host: "a", Bridge: "br0", InPort: "veth1", Outputs: []api.PathOutput{out}, Notes: []string{"the address is not in the table here: the frame is flooded"}}}, true,
+			"is flooded: not every switch knows where it is; it leaves by one port on one switch"},
+		{"a group", []api.PathHop{{Host: "a", Bridge: "br0", InPort: "veth1", Outputs: []api.PathOutput{out}, Notes: []string{"a group address: the frame is flooded"}}}, true,
+			"is flooded; it leaves by one port on one switch"},
 		{"flooded", []api.PathHop{first, {Hop: 1, Host: "b", Bridge: "br0", InPort: "vx0", Outputs: []api.PathOutput{out, {Port: "veth8"}}}}, true, "leaves by 2 ports on one switch"},
 		{"silent", []api.PathHop{first, silent}, false, "no answer from 192.0.2.2"},
 		{"dropped", []api.PathHop{first, {Hop: 1, Host: "b", Bridge: "br0", InPort: "vx0", Drops: []api.PathDrop{{Port: "vx0", Reason: "no-output", Help: "h"}}}}, false, "dropped at vx0 of bridge br0 on b: no-output"},
