@@ -123,7 +123,7 @@ func TestVerdict(t *testing.T) {
 		{false, api.Why{Places: []api.WhyPlace{veth, veth, aged}}, "02:00:00:00:00:0a is behind p1 of br0 in VLAN 10, up, last heard 2s ago; and at 1 place more, see below"},
 		{false, api.Why{Places: []api.WhyPlace{tunnel}}, "02:00:00:00:00:0a is behind m1:h2 of br0, a vxlan tunnel to 192.0.2.2, DOWN (BFD is down), last heard 20s ago"},
 		{false, api.Why{Places: []api.WhyPlace{{Bridge: "br0", MAC: "02:00:00:00:00:0a", Port: "p1", Static: true, State: "up"}}}, "02:00:00:00:00:0a is behind p1 of br0, up, set by hand"},
-		{true, api.Why{Places: []api.WhyPlace{{Bridge: "br0", MAC: "02:00:00:00:00:0a", Port: "br0", Own: true, State: "up"}}}, "10.0.0.5 is 02:00:00:00:00:0a this host's own, at br0 of br0, up"},
+		{true, api.Why{Places: []api.WhyPlace{{Bridge: "br0", MAC: "02:00:00:00:00:0a", Port: "br0", Own: true, State: "up"}}}, "10.0.0.5 is 02:00:00:00:00:0a, this host's own, at br0 of br0, up"},
 		{true, api.Why{Places: []api.WhyPlace{aged}, Neighbors: []api.Neighbor{neighbor}},
 			"10.0.0.5 is 02:00:00:00:00:0a, as an ARP reply at p1 said 4m ago; that MAC address is not known any more: it was behind p1 of br0 in VLAN 10 until it was silent for the aging time, 1m ago"},
 		{false, api.Why{Places: []api.WhyPlace{aged}}, "02:00:00:00:00:0a is not known any more: it was behind p1 of br0 in VLAN 10 until it was silent for the aging time, 1m ago"},

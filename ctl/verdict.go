@@ -24,9 +24,12 @@ func (in *inquiry) judge() {
 	switch {
 	case live > 0:
 		p := &out.Places[0]
-		if in.ip.IsValid() {
+		switch {
+		case in.ip.IsValid() && p.Own:
+			subject += " is " + p.MAC + ","
+		case in.ip.IsValid():
 			subject += " is " + p.MAC
-		} else {
+		default:
 			subject += " is"
 		}
 		out.Verdict = subject + in.placeText(p)
