@@ -157,6 +157,54 @@ func (s *Switch) LastDrop(port string, why Reason) (x Sighting, ok bool) {
 	return x, true
 }
 
+// EachDrop calls each with the count of every reason that a port has met, but for what
+// the kernel lost (EachMissed). Workers' counts are added up; it takes no lock, and no
+// memory for ports that drop nothing.
+func (s *Switch) EachDrop(each func(bridge, port string, why Reason, n DropCount)) {
+	snap := s.snap.Load()
+	var sum [numReasons]DropCount
+	for _, p := range snap.ports {
+		if p == nil {
+			continue
+		}
+		met := false
+		for i := range p.counters {
+			if p.counters[i].drops.Load() != nil {
+				p.counters[i].addTo(&sum)
+				met = true
+			}
+		}
+		if !met {
+			continue
+		}
+		for why := range sum {
+			if sum[why].Count > 0 {
+				each(snap.bridges[p.bridge].name, p.name, Reason(why), sum[why])
+			}
+		}
+		sum = [numReasons]DropCount{}
+	}
+}
+
+// EachMissed calls each with how many frames the kernel lost before a port could
+// receive them, for the ports where it did. It asks the kernel for each port.
+func (s *Switch) EachMissed(each func(bridge, port string, n uint64)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range s.byID {
+		if p == nil {
+			continue
+		}
+		n := p.missed
+		if p.device != nil {
+			n += p.device.Missed()
+		}
+		if n > 0 {
+			each(p.bridge.name, p.name, n)
+		}
+	}
+}
+
 // Counters is what a port, or a bridge's ports together, did since they were
 // made.
 type Counters struct {

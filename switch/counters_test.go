@@ -1,10 +1,13 @@
 package vswitch
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"sync"
 	"testing"
 	"unsafe"
+
+	"vswitch/frame"
 )
 
 // TestCountersFillCacheLines: a worker's counters share a line with nobody's, and
@@ -89,5 +92,30 @@ func TestDropAllocates(t *testing.T) {
 	}
 	if n := testing.AllocsPerRun(100, all); n != 0 {
 		t.Errorf("%.1f allocations for reasons that were met before", n)
+	}
+}
+
+// TestEachDrop tells the same as the counters, and takes no memory for quiet ports.
+func TestEachDrop(t *testing.T) {
+	b := newBench(t, Options{})
+	p1 := b.port("br0", "p1", PortConfig{})
+	for i := range 50 {
+		b.port("br0", fmt.Sprint("q", i), PortConfig{})
+	}
+	p1.missed = 3
+	p1.give(packet{data: make([]byte, 5)}, packet{data: make([]byte, 6)}, packet{data: make([]byte, 14), offload: frame.Offload{GSOType: 77}})
+	b.run()
+	told := map[string]uint64{}
+	b.EachDrop(func(bridge, port string, why Reason, n DropCount) { told[bridge+" "+port+" "+why.String()] = n.Count })
+	b.EachMissed(func(bridge, port string, n uint64) { told[bridge+" "+port+" missed"] = n })
+	if want := "map[br0 p1 malformed:1 br0 p1 missed:3 br0 p1 too-short:2]"; fmt.Sprint(told) != want {
+		t.Errorf("told %v, want %s", told, want)
+	}
+	allocs := testing.AllocsPerRun(10, func() {
+		b.EachDrop(func(string, string, Reason, DropCount) {})
+		b.EachMissed(func(string, string, uint64) {})
+	})
+	if allocs > 0 {
+		t.Errorf("%v allocations", allocs)
 	}
 }
