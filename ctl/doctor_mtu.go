@@ -16,7 +16,7 @@ import (
 // Bounds of what is sent to measure tunnels.
 const (
 	maxTunnelsMeasured = 256
-	tunnelsAtOnce      = 32
+	tunnelsAtOnce      = 16
 	echoWithin         = 500 * time.Millisecond // an answer comes in that time, or does not
 	echoTries          = 3
 	sizesAtOnce        = 7 // a round of the search for the largest size divides what is left by 8
@@ -74,6 +74,8 @@ func (x *doctor) measureTunnel(ctx context.Context, st api.TunnelStatus) {
 	switch {
 	case passes[1]:
 		x.ok("tunnels", "mtu", st.Port, "to %s: a vswitch, which gets IP packets of %d bytes whole%s", st.Remote, st.MTU, bfd)
+	case passes[0] && echo(full): // it was lost, and its next tries with it
+		x.ok("tunnels", "mtu", st.Port, "to %s: a vswitch, which gets IP packets of %d bytes whole, though some were lost%s", st.Remote, st.MTU, bfd)
 	case passes[0]:
 		x.blackHole(ctx, st, largest(small, full, echo)-frame.EthLen, "a vswitch answers")
 	case ctx.Err() != nil:
@@ -115,6 +117,8 @@ func (x *doctor) pingTunnel(ctx context.Context, st api.TunnelStatus) {
 	switch {
 	case passes[1]:
 		x.ok("tunnels", "mtu", st.Port, "to %s: no vswitch answers there, and the host gets packets of %d bytes whole, so IP packets of %d inside", st.Remote, st.PathMTU, st.MTU)
+	case passes[0] && ping(st.PathMTU):
+		x.ok("tunnels", "mtu", st.Port, "to %s: no vswitch answers there, and the host gets packets of %d bytes whole, though some were lost", st.Remote, st.PathMTU)
 	case passes[0]:
 		x.blackHole(ctx, st, largest(small, st.PathMTU, ping)-lost, "no vswitch answers there, and the host does")
 	case ctx.Err() != nil:

@@ -28,9 +28,10 @@ import (
 
 // Bounds of probes.
 const (
-	probeQueue   = 64  // that wait to be answered
-	probesEach   = 100 // answered a second, and at once
-	reportsEach  = 400 // passed back a second, and at once
+	probeQueue   = 256  // that wait to be answered
+	probesEach   = 100  // paths carried on a second, and at once
+	echoesEach   = 1000 // echoes answered: a doctor may ask by hundreds of tunnels
+	reportsEach  = 400  // passed back a second, and at once
 	maxRelays    = 1024
 	maxVisits    = 1024
 	probeAge     = 15 * time.Second // how long a probe is remembered
@@ -49,7 +50,7 @@ type prober struct {
 	host     string // this host's name
 	queue    chan heardProbe
 
-	answered, passed allowance // run's
+	carried, echoed, passed allowance // run's
 
 	mu        sync.Mutex // guards the rest
 	relays    *simplelru.LRU[relayKey, relay]
@@ -62,7 +63,8 @@ type heardProbe struct {
 	bridge, port string
 	vlan         uint16
 	tag          frame.Tag
-	data         []byte
+	data         []byte // its beginning: what follows a probe's payload is padding
+	length       int    // of the whole, without its tag
 	at           time.Time
 }
 
@@ -99,7 +101,7 @@ type probeAnswer struct {
 func newProber() *prober {
 	p := &prober{
 		queue: make(chan heardProbe, probeQueue), measuring: map[probe.ID]chan<- probeAnswer{},
-		answered: allowance{each: probesEach}, passed: allowance{each: reportsEach},
+		carried: allowance{each: probesEach}, echoed: allowance{each: echoesEach}, passed: allowance{each: reportsEach},
 	}
 	p.host, _ = os.Hostname()
 	p.relays, _ = simplelru.NewLRU[relayKey, relay](maxRelays, nil)  // the sizes are
@@ -116,7 +118,8 @@ func (p *prober) begin(sw *vswitch.Switch, r *reconciler, instance string) {
 // hear takes a probe that a worker overheard; x is valid during the call. What comes
 // faster than it is answered is lost.
 func (p *prober) hear(x *vswitch.Sighting) {
-	h := heardProbe{bridge: x.Bridge, port: x.Port, vlan: x.VLAN, tag: x.Tag, at: time.Now(), data: slices.Clone(x.Data)}
+	h := heardProbe{bridge: x.Bridge, port: x.Port, vlan: x.VLAN, tag: x.Tag, at: time.Now(), length: len(x.Data)}
+	h.data = slices.Clone(x.Data[:min(len(x.Data), probe.HeaderLen+probe.MaxPayload)])
 	select {
 	case p.queue <- h:
 	default:
@@ -142,11 +145,11 @@ func (p *prober) answer(h heardProbe) {
 	}
 	switch q.Kind {
 	case probe.Path:
-		if p.answered.take(h.at) {
+		if p.carried.take(h.at) {
 			p.carry(h, q)
 		}
 	case probe.Echo:
-		if p.answered.take(h.at) {
+		if p.echoed.take(h.at) {
 			p.answerEcho(h, q)
 		}
 	case probe.Report:

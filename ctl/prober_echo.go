@@ -16,7 +16,7 @@ var echoTo = [6]byte{0x01, 0x80, 0xc2, 0, 0, 0x0e}
 
 // answerEcho tells the other end of a tunnel how long an Echo was that came in.
 func (p *prober) answerEcho(h heardProbe, q probe.Probe) {
-	n := len(h.data)
+	n := h.length
 	if h.tag.Present() {
 		n += frame.TagLen
 	}

@@ -98,7 +98,7 @@ func TestProberIsBounded(t *testing.T) {
 			b, _ = q.Append(nil)
 			b[rand.N(len(b))] ^= byte(rand.N(2))
 		}
-		p.answered.left, p.passed.left = 1e9, 1e9
+		p.carried.left, p.echoed.left, p.passed.left = 1e9, 1e9, 1e9
 		p.answer(heardProbe{bridge: "br0", port: "p0", vlan: uint16(rand.N(4096)), data: b, at: time.Now()})
 	}
 	if p.relays.Len() > maxRelays || p.visits.Len() > maxVisits || len(p.measuring) > 0 {
