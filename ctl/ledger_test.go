@@ -22,31 +22,42 @@ func TestLedger(t *testing.T) {
 		}
 		return r
 	}
+	counts := func(drops ...api.Drop) map[dropKey]uint64 {
+		all := map[dropKey]uint64{}
+		for i := range drops {
+			all[keyOf(&drops[i])] = drops[i].Count
+		}
+		return all
+	}
 	if r := rates(0, count(a, 100)); r[0] != 0 {
 		t.Errorf("before any look: %v", r)
 	}
-	l.look(at(0), []api.Drop{count(a, 100), count(missed, 10)})
+	l.look(at(0), counts(count(a, 100)), counts(count(missed, 10)))
 	if r := rates(1, count(a, 110)); r[0] != 10 {
 		t.Errorf("after one look: %v", r)
 	}
-	l.look(at(2), []api.Drop{count(a, 120), count(missed, 10)})
+	l.look(at(2), counts(count(a, 120)), nil)
 	// Since the older look, and one of another port, which was not there then.
-	if r := rates(4, count(a, 140), count(api.Drop{Port: "new"}, 8)); r[0] != 10 || r[1] != 2 {
+	if r := rates(4, count(a, 140), count(api.Drop{Bridge: "br0", Port: "new"}, 8)); r[0] != 10 || r[1] != 2 {
 		t.Errorf("after two: %v", r)
 	}
-	// Nothing was dropped since; what the kernel lost was not looked at.
-	l.still(at(4))
-	l.still(at(6))
-	l.still(at(8))
-	if r := rates(8, count(a, 120), count(missed, 70)); r[0] != 0 || r[1] != 10 {
+	// Nothing was dropped since; the kernel was not asked what it lost.
+	for _, second := range []int{4, 6, 8} {
+		l.look(at(second), counts(count(a, 120)), nil)
+	}
+	if r := rates(8, count(a, 120), count(missed, 90)); r[0] != 0 || r[1] != 10 {
 		t.Errorf("at rest: %v", r)
 	}
-	l.look(at(10), []api.Drop{count(a, 200), count(missed, 70)})
-	if r := rates(10, count(a, 200)); r[0] != 40 {
+	l.look(at(10), counts(count(a, 200)), counts(count(missed, 90)))
+	if r := rates(10, count(a, 200), count(missed, 110)); r[0] != 40 || r[1] != 10 {
 		t.Errorf("after rest: %v", r)
 	}
+	l.look(at(12), counts(count(a, 200)), nil)
+	if r := rates(12, count(missed, 110)); r[0] != 10 {
+		t.Errorf("since the kernel was asked last: %v", r)
+	}
 	// A port that was made anew counts from nothing.
-	if r := rates(12, count(a, 8)); r[0] != 2 {
+	if r := rates(12, count(a, 8)); r[0] != 4 {
 		t.Errorf("made anew: %v", r)
 	}
 }
