@@ -412,6 +412,16 @@ func (p *prober) vlanOf(port string) (v vswitch.VLAN, bridge string, ok bool) {
 	return translate.Port(st.port).VLAN, st.bridge, true
 }
 
+// stateOf returns a port's state, and why it has that.
+func (p *prober) stateOf(port string) (state, reason string) {
+	p.r.mu.Lock()
+	defer p.r.mu.Unlock()
+	if st := p.r.ports[port]; st != nil {
+		return st.state, st.reason
+	}
+	return "gone", ""
+}
+
 // isLocal reports whether the host itself is behind a port, and its MAC address there.
 func (p *prober) isLocal(port string) (mac [6]byte, ok bool) {
 	p.r.mu.Lock()

@@ -53,6 +53,13 @@ func (d *Daemon) Path(ctx context.Context, q api.PathQuery) (api.Path, error) {
 		Target: q.Target, MAC: macText(w.target), Source: macText(w.source), Made: w.made, VLAN: int(w.vid), Hops: t.hops(),
 	}
 	judgePath(&res)
+	if state, reason := p.stateOf(w.port); state != api.PortUp {
+		note := fmt.Sprintf("%s itself is %s: nothing comes in by it now", w.port, state)
+		if reason != "" {
+			note += ": " + reason
+		}
+		res.Hops[0].Notes = append(res.Hops[0].Notes, note)
+	}
 	return res, nil
 }
 

@@ -209,6 +209,23 @@ func TestPathDropped(t *testing.T) {
 	}
 }
 
+// TestPathFromAPortThatIsDown tells the way, and that nobody can take it.
+func TestPathFromAPortThatIsDown(t *testing.T) {
+	p := newPair(t, lab.DaemonOptions{})
+	forwards(t, p.c2, p.c1, patient)
+	p.c1.Unplug()
+	waitPort(t, p.d, p.c1.Veth, api.PortWaiting)
+	c := p.d.Client()
+	p.Cleanup(c.Close)
+	way, err := c.Path(context.Background(), api.PathQuery{Target: p.c2.MAC.String(), FromPort: p.c1.Veth})
+	if err != nil || ways(way) != "br0 veth-c1>veth-c2" || !way.Made {
+		t.Fatalf("%v, %s: %+v", err, ways(way), way)
+	}
+	if err := has(strings.Join(way.Hops[0].Notes, "; "), "veth-c1 itself is waiting: nothing comes in by it now: interface veth-c1 does not exist"); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestPathToTheKernel: the far end is no vswitch, and says nothing.
 func TestPathToTheKernel(t *testing.T) {
 	l := lab.New(t)
