@@ -1,28 +1,33 @@
 package summary
 
-import (
-	"github.com/google/gopacket"
-	"github.com/google/gopacket/layers"
-)
-
-// llc tells of an IEEE 802.3 frame.
+// llc tells of an IEEE 802.3 frame, IEEE 802.2 section 3.2. The lowest bits of the
+// service access points are no part of them: group, and command or response. Control is
+// two bytes where frames are numbered, and one where they are not (its lowest bits are 11).
+//
+//	0      1      2               3 or 4
+//	┌──────┬──────┬───────────────┬─────
+//	│ DSAP │ SSAP │ control       │ …
+//	└──────┴──────┴───────────────┴─────
 func (l *line) llc(r rest) {
 	l.str("802.3")
-	var h layers.LLC
-	if h.DecodeFromBytes(r.b, gopacket.NilDecodeFeedback) != nil || len(r.b) < 3 {
+	if len(r.b) < 3 || r.b[2]&3 != 3 && len(r.b) < 4 {
 		l.str(" ")
 		l.cut("llc")
 		l.length(r)
 		return
 	}
+	dsap, ssap, control := r.b[0]&^1, r.b[1]&^1, uint16(r.b[2])
+	if control&3 != 3 {
+		control = u16(r.b[2:])
+	}
 	switch {
-	case h.DSAP == 0x42 && h.SSAP == 0x42:
+	case dsap == 0x42 && ssap == 0x42:
 		l.stp(r.after(3))
-	case h.DSAP == 0xaa && h.SSAP == 0xaa && len(r.b) >= 8:
+	case dsap == 0xaa && ssap == 0xaa && len(r.b) >= 8:
 		l.add(" snap oui %06x pid 0x%04x", u32(r.b[3:])>>8, u16(r.b[6:]))
 		l.length(r)
 	default:
-		l.add(" llc dsap 0x%02x ssap 0x%02x ctrl 0x%02x", h.DSAP, h.SSAP, h.Control)
+		l.add(" llc dsap 0x%02x ssap 0x%02x ctrl 0x%02x", dsap, ssap, control)
 		l.length(r)
 	}
 }
@@ -46,12 +51,17 @@ func (l *line) stp(r rest) {
 		l.cut("stp")
 		return
 	}
-	version := map[byte]string{0: "stp 802.1d", 2: "rstp 802.1w", 3: "mstp 802.1s"}[r.b[2]]
-	if version == "" {
-		l.add(" stp version %d", r.b[2])
+	switch version := r.b[2]; version {
+	case 0:
+		l.str(" stp 802.1d")
+	case 2:
+		l.str(" rstp 802.1w")
+	case 3:
+		l.str(" mstp 802.1s")
+	default:
+		l.add(" stp version %d", version)
 		return
 	}
-	l.str(" " + version)
 	switch r.b[3] {
 	case bpduTCN:
 		l.str(" topology change")
@@ -147,30 +157,44 @@ func (l *line) mpls(r rest) {
 	l.length(r)
 }
 
-// arp tells of a question or an answer.
+// arp tells of a question or an answer, RFC 826.
+//
+//	0          2          4        5        6           8
+//	┌──────────┬──────────┬────────┬────────┬───────────┬──────────────┬──────────────┐
+//	│ hardware │ protocol │ length │ length │ operation │ sender's     │ target's     │
+//	│          │          │ of hw. │ of pr. │           │ hw., pr.     │ hw., pr.     │
+//	└──────────┴──────────┴────────┴────────┴───────────┴──────────────┴──────────────┘
 func (l *line) arp(r rest) {
-	var a layers.ARP
-	var err error
-	switch ok := l.safely(func() { err = a.DecodeFromBytes(r.b, gopacket.NilDecodeFeedback) }); {
-	case !ok:
-		l.str("ARP [malformed]")
-	case err != nil:
+	const request, reply = 1, 2
+	if len(r.b) < 8 {
 		l.cut("arp")
-	case len(a.SourceProtAddress) != 4 || len(a.SourceHwAddress) != 6:
-		l.add("ARP hardware %d protocol 0x%04x operation %d", uint16(a.AddrType), uint16(a.Protocol), a.Operation)
+		return
+	}
+	hardware, protocol, op := u16(r.b), u16(r.b[2:]), u16(r.b[6:])
+	hw, pr := int(r.b[4]), int(r.b[5])
+	if len(r.b) < 8+2*(hw+pr) {
+		l.cut("arp")
+		return
+	}
+	if hw != 6 || pr != 4 {
+		l.add("ARP hardware %d protocol 0x%04x operation %d", hardware, protocol, op)
 		l.length(r)
-	case a.Operation == layers.ARPRequest:
+		return
+	}
+	senderHW, sender, target := r.b[8:14], r.b[14:18], r.b[24:28]
+	switch op {
+	case request:
 		l.str("ARP who-has ")
-		l.addr(a.DstProtAddress)
+		l.addr(target)
 		l.str(" tell ")
-		l.addr(a.SourceProtAddress)
-	case a.Operation == layers.ARPReply:
+		l.addr(sender)
+	case reply:
 		l.str("ARP ")
-		l.addr(a.SourceProtAddress)
+		l.addr(sender)
 		l.str(" is-at ")
-		l.mac(a.SourceHwAddress)
+		l.mac(senderHW)
 	default:
-		l.add("ARP operation %d from ", a.Operation)
-		l.addr(a.SourceProtAddress)
+		l.add("ARP operation %d from ", op)
+		l.addr(sender)
 	}
 }

@@ -1,49 +1,50 @@
 package summary
 
-import (
-	"github.com/google/gopacket"
-	"github.com/google/gopacket/layers"
-
-	"vswitch/frame"
-)
+import "vswitch/frame"
 
 // host is what stands before the colon: who talks to whom.
 type host struct{ src, dst []byte }
 
 // ends writes who talks to whom; ports below zero are none.
 func (l *line) ends(h host, sport, dport int) {
-	for i, addr := range [][]byte{h.src, h.dst} {
-		l.addr(addr)
-		if port := []int{sport, dport}[i]; port >= 0 {
-			l.str(".")
-			l.num(port)
-		}
-		l.str([]string{" > ", ": "}[i])
+	l.end(h.src, sport)
+	l.str(" > ")
+	l.end(h.dst, dport)
+	l.str(": ")
+}
+
+func (l *line) end(addr []byte, port int) {
+	l.addr(addr)
+	if port >= 0 {
+		l.str(".")
+		l.num(port)
 	}
 }
 
+// ipv4 tells of a packet, RFC 791.
+//
+//	0         1     2              4    6                8     9          10    12       16            20
+//	┌────┬────┬─────┬──────────────┬────┬───────────────┬─────┬──────────┬─────┬────────┬─────────────┬─────
+//	│ver.│IHL │ TOS │ total length │ id │ flags, offset │ TTL │ protocol │ sum │ source │ destination │ …
+//	└────┴────┴─────┴──────────────┴────┴───────────────┴─────┴──────────┴─────┴────────┴─────────────┴─────
 func (l *line) ipv4(r rest) {
+	const moreFragments, offsetMask = 0x2000, 0x1fff // the offset counts eights of bytes
 	l.str("IPv4 ")
-	var h layers.IPv4
-	// What is wrong beyond the fixed header is told as far as it goes.
-	if !l.safely(func() { _ = h.DecodeFromBytes(r.b, gopacket.NilDecodeFeedback) }) {
-		l.str("[malformed]")
-		return
-	}
 	if len(r.b) < frame.IPv4MinLen {
 		l.cut("ip")
 		return
 	}
-	size, whole := int(h.IHL)*4, int(h.Length)
-	if u16(r.b[2:]) == 0 { // a super-frame of more than 64 KiB
+	version, size, whole := r.b[0]>>4, int(r.b[0]&15)*4, int(u16(r.b[2:]))
+	id, flags, proto := u16(r.b[4:]), u16(r.b[6:]), r.b[9]
+	if whole == 0 { // a super-frame of more than 64 KiB
 		whole = r.wire
 	}
-	if h.Version != 4 || size < frame.IPv4MinLen || whole < size {
+	if version != 4 || size < frame.IPv4MinLen || whole < size {
 		l.str("[malformed]")
 		l.length(r)
 		return
 	}
-	who := host{h.SrcIP, h.DstIP}
+	who := host{r.b[12:16], r.b[16:20]}
 	if len(r.b) < size {
 		l.ends(who, -1, -1)
 		l.cut("ip")
@@ -51,15 +52,15 @@ func (l *line) ipv4(r rest) {
 	}
 	short := whole > r.wire
 	r = r.upTo(whole).after(size)
-	more := h.Flags&layers.IPv4MoreFragments != 0
-	if h.FragOffset != 0 {
+	more := flags&moreFragments != 0
+	if offset := int(flags&offsetMask) * 8; offset != 0 {
 		l.ends(who, -1, -1)
-		l.fragment(uint32(h.Id), int(h.FragOffset)*8, more, uint8(h.Protocol), r)
+		l.fragment(uint32(id), offset, more, proto, r)
 		return
 	}
-	l.transport(who, uint8(h.Protocol), r)
+	l.transport(who, proto, r)
 	if more {
-		l.add(" (fragment id %d, more follow)", h.Id)
+		l.add(" (fragment id %d, more follow)", id)
 	}
 	if short {
 		l.add(" (%d bytes are missing)", whole-size-r.wire)
@@ -74,28 +75,30 @@ const (
 	ipv6Destination = 60
 )
 
+// ipv6 tells of a packet, RFC 8200 section 3.
+//
+//	0                    4                6             7           8        24            40
+//	┌────┬───────────────┬────────────────┬─────────────┬───────────┬────────┬─────────────┬─────
+//	│ver.│ class, flow   │ payload length │ next header │ hop limit │ source │ destination │ …
+//	└────┴───────────────┴────────────────┴─────────────┴───────────┴────────┴─────────────┴─────
 func (l *line) ipv6(r rest) {
 	l.str("IPv6 ")
-	var h layers.IPv6
-	if !l.safely(func() { _ = h.DecodeFromBytes(r.b, gopacket.NilDecodeFeedback) }) {
-		l.str("[malformed]")
-		return
-	}
 	if len(r.b) < frame.IPv6Len {
 		l.cut("ip6")
 		return
 	}
-	if h.Version != 6 {
+	version, length, proto := r.b[0]>>4, int(u16(r.b[4:])), r.b[6]
+	if version != 6 {
 		l.str("[malformed]")
 		l.length(r)
 		return
 	}
-	who := host{h.SrcIP, h.DstIP}
-	proto := uint8(h.NextHeader)
+	who := host{r.b[8:24], r.b[24:40]}
 	r = r.after(frame.IPv6Len)
-	if h.Length != 0 { // else a super-frame of more than 64 KiB
-		r = r.upTo(int(h.Length))
+	if length != 0 { // else a super-frame of more than 64 KiB
+		r = r.upTo(length)
 	}
+	id, more := uint32(0), false // of a fragment
 	for range 8 {
 		switch proto {
 		case ipv6HopByHop, ipv6Routing, ipv6Destination:
@@ -112,24 +115,28 @@ func (l *line) ipv6(r rest) {
 				l.cut("ip6")
 				return
 			}
-			offset, more, id := int(u16(r.b[2:])&^7), r.b[3]&1 != 0, u32(r.b[4:])
+			offset := int(u16(r.b[2:]) &^ 7)
+			more, id = r.b[3]&1 != 0, u32(r.b[4:])
 			proto, r = r.b[0], r.after(8)
 			if offset != 0 {
 				l.ends(who, -1, -1)
 				l.fragment(id, offset, more, proto, r)
 				return
 			}
-			defer func() { l.add(" (fragment id %d, more follow)", id) }()
 			continue
 		}
 		break
 	}
 	l.transport(who, proto, r)
+	if more {
+		l.add(" (fragment id %d, more follow)", id)
+	}
 }
 
 // fragment tells of a fragment that is not the first: it has no ports.
 func (l *line) fragment(id uint32, offset int, more bool, proto uint8, r rest) {
-	l.add("%s fragment id %d at %d", protoName(proto), id, offset)
+	l.proto(proto)
+	l.add(" fragment id %d at %d", id, offset)
 	l.flag(", more follow", more)
 	l.length(r)
 }
@@ -150,20 +157,21 @@ const (
 	protoSCTP   = 132
 )
 
-func protoName(p uint8) string {
-	switch p {
-	case frame.ProtoTCP:
-		return "tcp"
-	case frame.ProtoUDP:
-		return "udp"
-	case protoICMP:
-		return "icmp"
-	case protoICMPv6:
-		return "icmp6"
-	case protoSCTP:
-		return "sctp"
+// protos are the words for protocols; of others the number is told.
+var protos = [256]string{
+	frame.ProtoTCP: "tcp", frame.ProtoUDP: "udp", protoSCTP: "sctp", protoICMP: "icmp", protoICMPv6: "icmp6", protoIGMP: "igmp",
+	protoIPIP: "ip", protoIPv6: "ip6", protoGRE: "gre", protoESP: "esp", protoAH: "ah", protoOSPF: "ospf", protoVRRP: "vrrp",
+	protoNone: "no next header",
+}
+
+// proto names a protocol.
+func (l *line) proto(p uint8) {
+	if name := protos[p]; name != "" {
+		l.str(name)
+		return
 	}
-	return layers.IPProtocol(p).String()
+	l.str("ip-proto-")
+	l.num(int(p))
 }
 
 // transport tells of what an IP header announces.
@@ -204,132 +212,9 @@ func (l *line) transport(who host, proto uint8, r rest) {
 	case protoIGMP:
 		l.ends(who, -1, -1)
 		l.igmp(r)
-	case protoESP, protoAH, protoOSPF, protoVRRP:
-		l.ends(who, -1, -1)
-		l.str(map[uint8]string{protoESP: "esp", protoAH: "ah", protoOSPF: "ospf", protoVRRP: "vrrp"}[proto])
-		l.length(r)
-	case protoNone:
-		l.ends(who, -1, -1)
-		l.str("no next header")
-		l.length(r)
 	default:
 		l.ends(who, -1, -1)
-		l.add("ip-proto-%d", proto)
+		l.proto(proto)
 		l.length(r)
 	}
-}
-
-func (l *line) igmp(r rest) {
-	if len(r.b) < 8 {
-		l.cut("igmp")
-		return
-	}
-	name := map[byte]string{0x11: "query", 0x12: "v1 report", 0x16: "v2 report", 0x17: "leave", 0x22: "v3 report"}[r.b[0]]
-	if name == "" {
-		l.add("igmp type 0x%02x", r.b[0])
-	} else {
-		l.str("igmp " + name)
-	}
-	if r.b[0] != 0x22 && u32(r.b[4:]) != 0 {
-		l.str(" ")
-		l.addr(r.b[4:8])
-	}
-	l.length(r)
-}
-
-func (l *line) icmp(r rest) {
-	var h layers.ICMPv4
-	if h.DecodeFromBytes(r.b, gopacket.NilDecodeFeedback) != nil {
-		l.cut("icmp")
-		return
-	}
-	l.str("icmp ")
-	switch h.TypeCode.Type() {
-	case layers.ICMPv4TypeEchoRequest:
-		l.add("echo request, id %d, seq %d", h.Id, h.Seq)
-	case layers.ICMPv4TypeEchoReply:
-		l.add("echo reply, id %d, seq %d", h.Id, h.Seq)
-	case layers.ICMPv4TypeDestinationUnreachable:
-		l.unreachable(h.TypeCode.Code(), int(h.Seq), r.after(8).b)
-	case layers.ICMPv4TypeTimeExceeded:
-		l.str([]string{"time exceeded in-transit", "ip reassembly time exceeded"}[h.TypeCode.Code()&1])
-	case layers.ICMPv4TypeRedirect:
-		l.str("redirect to ")
-		l.addr(r.b[4:8])
-	default:
-		l.str(h.TypeCode.String())
-	}
-	l.length(r)
-}
-
-// unreachable tells of what could not be reached: the packet that is quoted.
-func (l *line) unreachable(code uint8, mtu int, quoted []byte) {
-	if len(quoted) < frame.IPv4MinLen {
-		l.add("unreachable, code %d", code)
-		return
-	}
-	dst := quoted[16:20]
-	switch size := int(quoted[0]&0x0f) * 4; {
-	case code == layers.ICMPv4CodeHost:
-		l.str("host ")
-		l.addr(dst)
-		l.str(" unreachable")
-	case code == layers.ICMPv4CodePort && len(quoted) >= size+4:
-		l.addr(dst)
-		l.add(" %s port %d unreachable", protoName(quoted[9]), u16(quoted[size+2:]))
-	case code == layers.ICMPv4CodeFragmentationNeeded:
-		l.addr(dst)
-		l.add(" unreachable - need to frag (mtu %d)", mtu)
-	default:
-		l.addr(dst)
-		l.add(" unreachable, code %d", code)
-	}
-}
-
-func (l *line) icmp6(r rest) {
-	var h layers.ICMPv6
-	if h.DecodeFromBytes(r.b, gopacket.NilDecodeFeedback) != nil || len(r.b) < 8 {
-		l.cut("icmp6")
-		return
-	}
-	l.str("icmp6 ")
-	target := func(text string) {
-		l.str(text)
-		if len(r.b) < 24 {
-			l.cut("icmp6")
-			return
-		}
-		l.addr(r.b[8:24])
-	}
-	switch h.TypeCode.Type() {
-	case layers.ICMPv6TypeEchoRequest:
-		l.add("echo request, id %d, seq %d", u16(r.b[4:]), u16(r.b[6:]))
-	case layers.ICMPv6TypeEchoReply:
-		l.add("echo reply, id %d, seq %d", u16(r.b[4:]), u16(r.b[6:]))
-	case layers.ICMPv6TypeNeighborSolicitation:
-		target("neighbor solicitation, who has ")
-	case layers.ICMPv6TypeNeighborAdvertisement:
-		target("neighbor advertisement, tgt is ")
-	case layers.ICMPv6TypeRouterSolicitation:
-		l.str("router solicitation")
-	case layers.ICMPv6TypeRouterAdvertisement:
-		l.str("router advertisement")
-	case layers.ICMPv6TypePacketTooBig:
-		l.add("packet too big, mtu %d", u32(r.b[4:]))
-	case layers.ICMPv6TypeDestinationUnreachable:
-		l.add("destination unreachable, code %d", h.TypeCode.Code())
-	case layers.ICMPv6TypeTimeExceeded:
-		l.str("time exceeded")
-	case layers.ICMPv6TypeMLDv2MulticastListenerReportMessageV2:
-		l.str("multicast listener report v2")
-	case layers.ICMPv6TypeMLDv1MulticastListenerQueryMessage:
-		l.str("multicast listener query")
-	case layers.ICMPv6TypeMLDv1MulticastListenerReportMessage:
-		l.str("multicast listener report")
-	case layers.ICMPv6TypeMLDv1MulticastListenerDoneMessage:
-		l.str("multicast listener done")
-	default:
-		l.str(h.TypeCode.String())
-	}
-	l.length(r)
 }

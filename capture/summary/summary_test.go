@@ -312,6 +312,8 @@ func FuzzOf(f *testing.F) {
 		f.Add(b, len(b))
 		f.Add(b[:len(b)/2], len(b))
 	}
+	message, _ := response(f)
+	f.Add(dnsFrame(f, message), 200)
 	f.Fuzz(func(t *testing.T, b []byte, wireLen int) {
 		// len == cap: a read behind the end is a panic.
 		got := Of(bytes.Clone(b)[:len(b):len(b)], wireLen)
