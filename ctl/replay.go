@@ -10,8 +10,8 @@ import (
 	"time"
 
 	"vswitch/capture"
+	"vswitch/capture/reader"
 	"vswitch/ctl/api"
-	"vswitch/ctl/craft"
 	"vswitch/frame"
 	vswitch "vswitch/switch"
 )
@@ -139,7 +139,7 @@ func (r *replay) soFar() api.ReplayResult {
 }
 
 func (r *replay) read(ctx context.Context, file io.Reader) error {
-	c, err := craft.NewReader(file)
+	c, err := reader.New(file)
 	if err != nil {
 		return unreadable(ctx, err)
 	}
@@ -210,7 +210,7 @@ func rest(ctx context.Context, wait time.Duration) error {
 
 // add puts a frame with those that go in together.
 func (r *replay) add(data []byte, cut bool) error {
-	o, _ := craft.Restore(data, r.mtu)
+	o, _ := reader.Restore(data, r.mtu)
 	r.batch = append(r.batch, vswitch.Injected{Data: data, Offload: o})
 	r.size += len(data)
 	if cut {

@@ -8,9 +8,9 @@ import (
 	"net/http"
 	"strings"
 
+	"vswitch/capture/reader"
 	"vswitch/capture/summary"
 	"vswitch/ctl/api"
-	"vswitch/ctl/craft"
 	"vswitch/frame"
 	vswitch "vswitch/switch"
 )
@@ -20,13 +20,9 @@ func (d *Daemon) Trace(_ context.Context, r api.TraceRequest) (api.Trace, error)
 	if err := d.inPort(r.Bridge, r.InPort); err != nil {
 		return api.Trace{}, err
 	}
-	data, err := craft.Hex(r.Frame)
+	data, err := reader.Hex(r.Frame)
 	if err != nil {
-		var wrong *craft.Error
-		if errors.As(err, &wrong) {
-			return api.Trace{}, &api.Error{Status: http.StatusBadRequest, Field: "frame", Allowed: wrong.Allowed, Message: err.Error()}
-		}
-		return api.Trace{}, err
+		return api.Trace{}, &api.Error{Status: http.StatusBadRequest, Field: "frame", Allowed: err.Error(), Message: "frame: " + err.Error()}
 	}
 	var o frame.Offload
 	if r.Offload != nil {

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"vswitch/capture"
+	"vswitch/capture/reader"
 	"vswitch/ctl/api"
 	"vswitch/ctl/craft"
 )
@@ -151,9 +152,9 @@ func (a *app) traceGiven(cmd *cobra.Command, args []string, f traceFlags) error 
 			}
 			f.frame = string(text)
 		}
-		data, err := craft.Hex(f.frame)
+		data, err := reader.Hex(f.frame)
 		if err != nil {
-			return &usageError{err.Error(), cmd}
+			return &usageError{"frame: " + err.Error(), cmd}
 		}
 		r.Frame = hex.EncodeToString(data)
 	} else {
@@ -265,7 +266,7 @@ func (a *app) tracePcap(ctx context.Context, r api.TraceRequest, f traceFlags) e
 		return err
 	}
 	defer file.Close()
-	in, err := craft.NewReader(file)
+	in, err := reader.New(file)
 	if err != nil {
 		return fmt.Errorf("%s: %w", f.pcap, err)
 	}
@@ -300,7 +301,7 @@ func (a *app) tracePcap(ctx context.Context, r api.TraceRequest, f traceFlags) e
 			if mtus == nil {
 				mtus = a.mtus()
 			}
-			if o, ok := craft.Restore(data, cmp.Or(mtus[one.InPort], mtuOfEthernet)); ok {
+			if o, ok := reader.Restore(data, cmp.Or(mtus[one.InPort], mtuOfEthernet)); ok {
 				offload := api.TraceOffload(o)
 				one.Offload = &offload
 			}

@@ -330,7 +330,7 @@ func (s *Spec) offload(f *Frame, headers int) error {
 	if s.super <= int(o.GSOSize) {
 		return s.refuse("super", "must be more than the mss, "+strconv.Itoa(int(o.GSOSize))+" bytes: else it is one segment")
 	}
-	const tcpLen = 20
+	const tcpLen, tcpSum = 20, 16 // tcpSum is where the checksum stands
 	o.Flags, o.HdrLen = frame.NeedsCsum, uint16(headers)
 	o.CsumStart, o.CsumOffset = uint16(headers-tcpLen), tcpSum
 	ip := f.Data[s.ethLen():]
@@ -338,7 +338,7 @@ func (s *Spec) offload(f *Frame, headers int) error {
 	if s.version == 6 {
 		addresses = ip[8:40]
 	}
-	binary.BigEndian.PutUint16(f.Data[headers-tcpLen+tcpSum:], pseudo(addresses, tcpLen+s.super))
+	binary.BigEndian.PutUint16(f.Data[headers-tcpLen+tcpSum:], frame.Sum(nil, frame.Pseudo(addresses, protoTCP, tcpLen+s.super)))
 	return nil
 }
 

@@ -6,9 +6,9 @@ import (
 	"slices"
 
 	"vswitch/capture"
+	"vswitch/capture/reader"
 	"vswitch/capture/summary"
 	"vswitch/ctl/config"
-	"vswitch/ctl/craft"
 )
 
 // Result is what became of a capture's frames.
@@ -28,7 +28,7 @@ func Run(doc config.Document, links map[string]Link, file io.Reader, inPort stri
 		return nil, err
 	}
 	defer b.close()
-	c, err := craft.NewReader(file)
+	c, err := reader.New(file)
 	if err != nil {
 		return nil, err
 	}
@@ -50,7 +50,7 @@ func Run(doc config.Document, links map[string]Link, file io.Reader, inPort stri
 }
 
 // packet puts one packet into the switch, unless it is one that went out.
-func (b *bench) packet(p *craft.Packet, inPort string, r *Result) error {
+func (b *bench) packet(p *reader.Packet, inPort string, r *Result) error {
 	if p.Direction == capture.Outbound {
 		r.Skipped++
 		return nil
@@ -72,7 +72,7 @@ func (b *bench) packet(p *craft.Packet, inPort string, r *Result) error {
 		return nil
 	}
 	f := Frame{Number: p.Number, InPort: port, Summary: summary.Of(data, len(data))}
-	o, _ := craft.Restore(data, of.mtu)
+	o, _ := reader.Restore(data, of.mtu)
 	if f.Out, f.Drop, err = b.put(port, data, o); err != nil {
 		return fmt.Errorf("frame %d: %w", p.Number, err)
 	}

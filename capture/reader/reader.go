@@ -1,4 +1,12 @@
-package craft
+// Package reader reads frames that were seen before: from a capture file, pcap or pcapng,
+// or as hexadecimal digits, and gives a super-frame back the offload state that no
+// capture keeps. It knows nothing of a switch; frames that nobody has seen yet are made
+// by ctl/craft.
+//
+// Its one idea: a file is somebody else's word. Nothing that it claims makes this
+// package take more than a bounded amount of memory, and what is read is a frame that
+// the switch takes, or an error that says which packet is none, and why.
+package reader
 
 import (
 	"bufio"
@@ -62,11 +70,8 @@ const (
 )
 
 // Reader reads a capture file: pcap, with times in microseconds or nanoseconds, or
-// pcapng, of either byte order. Nothing that a file says makes it take more than a
-// bounded amount of memory.
-//
-// gopacket's readers know neither a packet's direction nor such bounds; they are what
-// this one is checked against.
+// pcapng, of either byte order. gopacket's readers know neither a packet's direction nor
+// bounds on what a file may ask for; they are what this one is checked against.
 //
 // Thread-safety: for one goroutine.
 type Reader struct {
@@ -114,8 +119,8 @@ const (
 	optPacketFlags = 2
 )
 
-// NewReader reads the head of a capture file.
-func NewReader(r io.Reader) (*Reader, error) {
+// New reads the head of a capture file.
+func New(r io.Reader) (*Reader, error) {
 	c := &Reader{r: bufio.NewReaderSize(r, 64<<10)}
 	if err := c.read(c.head[:4]); err != nil {
 		if errors.Is(err, io.EOF) {

@@ -1,4 +1,4 @@
-package craft
+package reader
 
 import (
 	"encoding/binary"
@@ -23,12 +23,12 @@ func Restore(data []byte, mtu int) (o frame.Offload, ok bool) {
 	var addresses []byte
 	switch binary.BigEndian.Uint16(data[l3-2:]) {
 	case frame.EtherIPv4:
-		if len(ip) < 20 || ip[0]>>4 != 4 || ip[9] != protoTCP || int(binary.BigEndian.Uint16(ip[2:])) != len(ip) || binary.BigEndian.Uint16(ip[6:])&0x3fff != 0 {
+		if len(ip) < 20 || ip[0]>>4 != 4 || ip[9] != frame.ProtoTCP || int(binary.BigEndian.Uint16(ip[2:])) != len(ip) || binary.BigEndian.Uint16(ip[6:])&0x3fff != 0 {
 			return o, false // no TCP, or a fragment
 		}
 		o.GSOType, l4, addresses = frame.GSOTCPv4, int(ip[0]&15)*4, ip[12:20]
 	case frame.EtherIPv6:
-		if len(ip) < 40 || ip[0]>>4 != 6 || ip[6] != protoTCP || int(binary.BigEndian.Uint16(ip[4:])) != len(ip)-40 {
+		if len(ip) < 40 || ip[0]>>4 != 6 || ip[6] != frame.ProtoTCP || int(binary.BigEndian.Uint16(ip[4:])) != len(ip)-40 {
 			return o, false
 		}
 		o.GSOType, l4, addresses = frame.GSOTCPv6, 40, ip[8:40]
@@ -44,22 +44,9 @@ func Restore(data []byte, mtu int) (o frame.Offload, ok bool) {
 	}
 	o.Flags, o.GSOSize, o.HdrLen = frame.NeedsCsum, uint16(mtu-headers), uint16(l3+headers)
 	o.CsumStart, o.CsumOffset = uint16(l3+l4), tcpSum
-	binary.BigEndian.PutUint16(ip[l4+tcpSum:], pseudo(addresses, len(ip)-l4))
+	binary.BigEndian.PutUint16(ip[l4+tcpSum:], frame.Sum(nil, frame.Pseudo(addresses, frame.ProtoTCP, len(ip)-l4)))
 	return o, true
 }
 
 // tcpSum is where the checksum stands in a TCP header.
 const tcpSum = 16
-
-// pseudo is the sum over TCP's pseudo-header, as Linux leaves it where the rest of the
-// checksum is for others to add (CHECKSUM_PARTIAL).
-func pseudo(addresses []byte, length int) uint16 {
-	sum := uint32(protoTCP + length)
-	for i := 0; i < len(addresses); i += 2 {
-		sum += uint32(binary.BigEndian.Uint16(addresses[i:]))
-	}
-	for sum > 0xffff {
-		sum = sum&0xffff + sum>>16
-	}
-	return uint16(sum)
-}

@@ -1,4 +1,4 @@
-package craft
+package reader
 
 import (
 	"bytes"
@@ -26,7 +26,7 @@ var day = time.Date(2026, 7, 1, 3, 14, 15, 123456000, time.UTC)
 // readAll returns copies of all packets, and what ended the reading unless that is the
 // file's end.
 func readAll(b []byte) (all []Packet, err error) {
-	r, err := NewReader(bytes.NewReader(b))
+	r, err := New(bytes.NewReader(b))
 	if err != nil {
 		return nil, err
 	}
