@@ -194,7 +194,7 @@ func (s *Spec) Frame() (Frame, error) {
 	if err := gopacket.SerializeLayers(b, o, append(headers, gopacket.Payload(payload))...); err != nil {
 		return Frame{}, fmt.Errorf("make the frame: %w", err)
 	}
-	f := Frame{Data: b.Bytes()}
+	f := Frame{Data: b.Bytes()[:used+len(payload)]} // without gopacket's padding
 	if s.super > 0 {
 		return f, s.offload(&f, used)
 	}
