@@ -79,7 +79,9 @@ func (g *labGenerator) send(count uint64) (sent uint64, err error) {
 //
 // Not parallel: it takes all there is of the machine.
 func TestLabTenMillionFrames(t *testing.T) {
-	n := newLabNet(t, 2, labOptions{daemon: lab.DaemonOptions{Env: []string{"GODEBUG=gctrace=1"}}})
+	// A flight recorder that is full before the daemon is looked at: it takes memory as it
+	// fills, as much as it was given and no more.
+	n := newLabNet(t, 2, labOptions{daemon: lab.DaemonOptions{Env: []string{"GODEBUG=gctrace=1"}, Args: []string{"--recorder", "524288"}}})
 	c1, c2 := n.c[0], n.c[1]
 	labSend(t, c2.Conn(), labEther(labBroadcast, c2.MAC, "here I am")) // c1 hears it, c2 nothing
 	n.learned(0, c2.MAC, c2.Veth)
