@@ -13,7 +13,7 @@ import (
 // collection might come for hours. So memory that is not used goes back to the kernel
 // once things are quiet. That takes some milliseconds of a core beside the workers.
 const (
-	idleMemory = 4 << 20                // bytes that may lie idle, or a quarter of what was used last
+	idleMemory = 2 << 20                // bytes that may lie idle, or a quarter of what was used last
 	tidyEvery  = 250 * time.Millisecond // between looks; one takes a few µs
 	quietLooks = 2                      // in a row
 	quietAlloc = 256 << 10              // bytes allocated between two looks, while things are quiet

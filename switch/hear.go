@@ -18,7 +18,7 @@ const (
 // Bounds of what is heard: a worker's ring, and frames a second of each worker. A host
 // that asks for more in vain loses what it asked for, and nobody else's frames.
 const (
-	heardRingLen = 1 << 20
+	heardRingLen = 128 << 10
 	heardRate    = 1000
 	probeRate    = 1000
 	heardSnap    = frame.MaxLen
