@@ -106,12 +106,12 @@ func (h *macHistory) run(done <-chan struct{}) {
 // this moment.
 func (h *macHistory) settle() {
 	now := time.Now()
-	for {
+	for range len(h.events) { // not what comes meanwhile: that may never end
 		select {
 		case e := <-h.events:
 			h.remember(e, now)
 		default:
-			return
+			return // run was faster
 		}
 	}
 }

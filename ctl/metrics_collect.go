@@ -64,7 +64,7 @@ func (d *Daemon) reading() *reading {
 	version, doc := d.store.View()
 	r := &reading{
 		version: d.version, configVersion: version, pending: d.pending() != nil, warnings: len(d.warnings()), resyncs: d.reconciler.resyncs.Load(),
-		workers: d.sw.Workers(), elapsed: time.Since(d.sw.Time(1)), recorder: d.sw.Recorder(), endpoints: d.endpointDrops(),
+		workers: d.sw.Workers(), elapsed: d.sw.Uptime(), recorder: d.sw.Recorder(), endpoints: d.endpointDrops(),
 	}
 	for i := range doc.Bridges {
 		sb, err := d.sw.Bridge(doc.Bridges[i].Name)

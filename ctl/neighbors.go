@@ -8,8 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/hashicorp/golang-lru/v2/simplelru"
-
 	"vswitch/ctl/api"
 	"vswitch/frame"
 	vswitch "vswitch/switch"
@@ -140,14 +138,14 @@ func ndClaim(n *named) (c claim, ok bool) {
 }
 
 // neighbors is a bounded table of which IP address is which MAC address's, as ARP and
-// ND told it; the one that was not heard for longest goes first.
+// ND told it.
 //
 // Thread-safety: safe for concurrent use.
 type neighbors struct {
 	tell func(api.Event)
 
 	mu        sync.Mutex
-	table     *simplelru.LRU[neighborKey, *neighbor]
+	table     neighborTable
 	second    time.Time // in which told is counted
 	told      int
 	conflicts uint64
@@ -176,37 +174,40 @@ type conflict struct {
 }
 
 func newNeighbors(tell func(api.Event)) *neighbors {
-	table, err := simplelru.NewLRU[neighborKey, *neighbor](maxNeighbors, nil)
-	if err != nil {
-		panic(err) // the size is a constant above zero
-	}
-	return &neighbors{tell: tell, table: table}
+	return &neighbors{tell: tell, table: newNeighborTable()}
 }
 
 // hear takes note of a claim, which a sighting brought.
 func (t *neighbors) hear(c claim, x *vswitch.Sighting) {
 	key := neighborKey{x.Bridge, x.VLAN, c.ip}
 	t.mu.Lock()
-	e, known := t.table.Get(key)
+	e, known := t.table.entries[key]
 	var event *api.Event
 	switch {
 	case !known && c.weak:
 	case !known:
-		t.table.Add(key, &neighbor{mac: c.mac, port: x.Port, by: c.by, first: x.Time, last: x.Time})
+		t.table.heardAt(key, &neighbor{mac: c.mac, by: c.by, first: x.Time, last: x.Time}, x)
 	case e.mac == c.mac:
-		e.port, e.by, e.last = x.Port, c.by, x.Time
+		t.table.heardAt(key, e, x)
+		e.by, e.last = c.by, x.Time
 	case c.weak:
 	default:
-		if x.Time.Sub(e.last) <= conflictWithin {
+		if within(x.Time.Sub(e.last), conflictWithin) {
 			event = t.conflictLocked(key, e, c, x)
 		}
-		e.mac, e.port, e.by, e.first, e.last = c.mac, x.Port, c.by, x.Time, x.Time
+		t.table.heardAt(key, e, x)
+		e.mac, e.by, e.first, e.last = c.mac, c.by, x.Time, x.Time
 	}
 	t.mu.Unlock()
 	if event != nil {
 		t.tell(*event)
 	}
 }
+
+// within reports whether a span is no longer than another. Below zero the clock was set
+// back, and how long it really was is not known; but workers take the time each for
+// themselves, and may be a little apart.
+func within(span, limit time.Duration) bool { return span > -time.Second && span <= limit }
 
 // conflictLocked remembers that e's address is claimed by another, and returns what is
 // to be told of it, or nil.
@@ -221,7 +222,7 @@ func (t *neighbors) conflictLocked(key neighborKey, e *neighbor, c claim, x *vsw
 	if x.Time.Sub(t.second) >= neighborsEvery || x.Time.Before(t.second) {
 		t.second, t.told = x.Time, 0
 	}
-	if !k.told.IsZero() && x.Time.Sub(k.told) < conflictEvery || t.told >= conflictEvents {
+	if !k.told.IsZero() && within(x.Time.Sub(k.told), conflictEvery) || t.told >= conflictEvents {
 		return nil
 	}
 	k.told = x.Time
@@ -245,8 +246,7 @@ func (t *neighbors) list(match func(neighborKey, *neighbor) bool) []api.Neighbor
 		api.Neighbor
 	}
 	var rows []row
-	for _, k := range t.table.Keys() {
-		e, _ := t.table.Peek(k)
+	for k, e := range t.table.all() {
 		if !match(k, e) {
 			continue
 		}
@@ -281,11 +281,16 @@ type place struct {
 func (t *neighbors) addresses(of map[place]netip.Addr) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for _, k := range t.table.Keys() { // the one heard last comes last
-		e, _ := t.table.Peek(k)
+	heard := map[place]time.Time{} // when that which is in of was
+	for k, e := range t.table.all() {
 		at := place{k.bridge, k.vlan, e.mac}
-		if old, wanted := of[at]; wanted && (!k.ip.IsLinkLocalUnicast() || !old.IsValid()) {
-			of[at] = k.ip
+		old, wanted := of[at]
+		if !wanted {
+			continue
+		}
+		local := k.ip.IsLinkLocalUnicast()
+		if !old.IsValid() || !local && old.IsLinkLocalUnicast() || local == old.IsLinkLocalUnicast() && e.last.After(heard[at]) {
+			of[at], heard[at] = k.ip, e.last
 		}
 	}
 }
@@ -295,22 +300,33 @@ func (t *neighbors) addresses(of map[place]netip.Addr) {
 func (t *neighbors) macsOf(ip netip.Addr, bridge string) (macs [][6]byte) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	var found []*neighbor
+	for k, e := range t.table.all() {
+		if k.ip == ip && (bridge == "" || k.bridge == bridge) {
+			found = append(found, e)
+		}
+	}
+	slices.SortFunc(found, func(a, b *neighbor) int { return b.last.Compare(a.last) })
 	add := func(mac [6]byte) {
 		if !slices.Contains(macs, mac) {
 			macs = append(macs, mac)
 		}
 	}
-	for _, k := range slices.Backward(t.table.Keys()) { // the one heard last comes first
-		e, _ := t.table.Peek(k)
-		if k.ip != ip || bridge != "" && k.bridge != bridge {
-			continue
-		}
+	for _, e := range found {
 		add(e.mac)
 		if e.conflict != nil {
 			add(e.conflict.mac)
 		}
 	}
 	return macs
+}
+
+// forgot returns when an address had to give way last, since the table was full; zero:
+// none did.
+func (t *neighbors) forgot() time.Time {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.table.evicted
 }
 
 // spanText is a span of time as a sentence says it.

@@ -176,8 +176,56 @@ func TestNeighborsAreBounded(t *testing.T) {
 		n.hear(claim{ip, macA, byReply, false}, hearing("p1", 0))
 		n.hear(claim{ip, macB, byReply, false}, hearing("p1", 0))
 	}
-	if n.table.Len() != maxNeighbors || told > conflictEvents {
-		t.Errorf("%d entries, %d events in a second", n.table.Len(), told)
+	if len(n.table.entries) != maxNeighbors || told > conflictEvents {
+		t.Errorf("%d entries, %d events in a second", len(n.table.entries), told)
+	}
+	sum := 0
+	for _, order := range n.table.ports {
+		sum += order.Len()
+	}
+	if sum != maxNeighbors {
+		t.Errorf("%d entries of ports, of %d", sum, maxNeighbors)
+	}
+}
+
+// Who floods the table pushes out his own; what had to give way is told.
+func TestNeighborsOfOthersStay(t *testing.T) {
+	n := newNeighbors(func(api.Event) {})
+	quiet := netip.AddrFrom4([4]byte{10, 200, 0, 1})
+	n.hear(claim{quiet, macB, byReply, false}, hearing("web", 0))
+	if !n.forgot().IsZero() {
+		t.Error("something gave way in an empty table")
+	}
+	for i := range 3 * maxNeighbors {
+		ip := netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})
+		n.hear(claim{ip, macA, byReply, false}, hearing("flood", 1))
+	}
+	if macs := n.macsOf(quiet, ""); len(macs) != 1 || macs[0] != macB {
+		t.Errorf("the quiet one is %v", macs)
+	}
+	if n.forgot().IsZero() {
+		t.Error("nothing is said to have given way")
+	}
+	// One that moves is counted where it is.
+	n.hear(claim{quiet, macB, byReply, false}, hearing("flood", 2))
+	if n.table.ports[portKey{"br0", "web"}] != nil {
+		t.Error("a port that has nothing is kept")
+	}
+}
+
+// A clock that was set back makes no conflict.
+func TestNeighborsAndTheClock(t *testing.T) {
+	told := 0
+	n := newNeighbors(func(api.Event) { told++ })
+	ip := netip.AddrFrom4([4]byte{10, 0, 0, 1})
+	n.hear(claim{ip, macA, byReply, false}, hearing("p1", 7200))
+	n.hear(claim{ip, macB, byReply, false}, hearing("p1", 0))
+	if told != 0 {
+		t.Errorf("%d conflicts between claims two hours apart", told)
+	}
+	n.hear(claim{ip, macA, byReply, false}, hearing("p1", 1))
+	if told != 1 {
+		t.Errorf("%d conflicts are told, want 1", told)
 	}
 }
 

@@ -364,12 +364,16 @@ func (d *Daemon) SFlow(_ context.Context, bridge string) ([]api.SFlowStatus, err
 	}
 	r := d.reconciler
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	all := []api.SFlowStatus{}
+	var exports []*exporter
 	for _, name := range slices.Sorted(maps.Keys(r.exports)) {
 		if bridge == "" || bridge == name {
-			all = append(all, r.exports[name].status())
+			exports = append(exports, r.exports[name])
 		}
+	}
+	r.mu.Unlock() // an exporter may be asking the kernel something
+	all := []api.SFlowStatus{}
+	for _, e := range exports {
+		all = append(all, e.status())
 	}
 	return all, nil
 }

@@ -22,7 +22,7 @@ func (d *Daemon) Trace(_ context.Context, r api.TraceRequest) (api.Trace, error)
 	}
 	data, err := reader.Hex(r.Frame)
 	if err != nil {
-		return api.Trace{}, &api.Error{Status: http.StatusBadRequest, Field: "frame", Allowed: err.Error(), Message: "frame: " + err.Error()}
+		return api.Trace{}, &api.Error{Status: http.StatusBadRequest, Field: "frame", Value: r.Frame[:min(len(r.Frame), 64)], Allowed: "an even number of hexadecimal digits", Message: "frame: " + err.Error()}
 	}
 	var o frame.Offload
 	if r.Offload != nil {

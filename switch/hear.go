@@ -21,6 +21,7 @@ const (
 	heardRingLen = 128 << 10
 	heardRate    = 1000
 	probeRate    = 1000
+	portRate     = 250 // of one port, so that it cannot make the worker deaf for the others
 	heardSnap    = frame.MaxLen
 )
 
@@ -28,7 +29,17 @@ const (
 type hearing struct {
 	ring       *byteRing
 	ask, probe rate
+	ports      []rate        // one a port, by its number
 	wake       chan struct{} // of the goroutine that tells; a frame of these kinds is rare
+}
+
+// take takes a token of a port's, and then one of all ports'.
+func (h *hearing) take(port uint32, all *rate, now int64) bool {
+	for int(port) >= len(h.ports) {
+		h.ports = append(h.ports, rate{})
+		h.ports[len(h.ports)-1].set(portRate)
+	}
+	return h.ports[port].take(now) && all.take(now)
 }
 
 func newHearing() *hearing {
@@ -89,7 +100,7 @@ func (w *worker) tell(kind Heard, in *portView, f *frame.Frame, tag frame.Tag, v
 	if kind == HeardProbe {
 		limit = &h.probe
 	}
-	if !limit.take(w.nano) {
+	if !h.take(in.id, limit, w.nano) {
 		return
 	}
 	r := w.seen(in, f, tag)

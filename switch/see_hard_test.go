@@ -301,3 +301,34 @@ func TestAfterClose(t *testing.T) {
 		t.Fatal("a call hangs")
 	}
 }
+
+// TestHearingIsShared: a port that floods with ARP does not make the switch deaf for
+// the others.
+func TestHearingIsShared(t *testing.T) {
+	heard := make(chan string, 4096)
+	b := newBench(t, Options{Hear: func(_ Heard, x *Sighting) { heard <- x.Port }})
+	flood, web := b.port("br0", "flood", PortConfig{}), b.port("br0", "web", PortConfig{})
+	arp := eth(broadcast, mac(1), 46)
+	arp.data[12], arp.data[13] = 8, 6
+	for range 40 {
+		flood.give(slices64(arp)...)
+	}
+	b.run()
+	web.give(arp)
+	b.run()
+	flooded := 0
+	for {
+		select {
+		case port := <-heard:
+			if port == "web" {
+				if flooded > 2*minBurst {
+					t.Errorf("%d frames of the flood were heard", flooded)
+				}
+				return
+			}
+			flooded++
+		case <-time.After(10 * time.Second):
+			t.Fatalf("web was not heard, and %d of the flood were", flooded)
+		}
+	}
+}

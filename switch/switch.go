@@ -204,6 +204,9 @@ func (s *Switch) Time(seconds uint32) time.Time {
 	return s.wall(int64(seconds-1) * int64(time.Second))
 }
 
+// Uptime is how long the switch has run, whatever the wall clock did.
+func (s *Switch) Uptime() time.Duration { return time.Since(s.start) }
+
 // Now returns the switch's clock in seconds.
 func (s *Switch) Now() uint32 { return s.seconds(time.Now()) }
 
