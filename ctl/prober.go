@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
+	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -28,12 +29,8 @@ import (
 
 // Bounds of probes.
 const (
-	probeQueue   = 256  // that wait to be answered
-	probesEach   = 100  // paths carried on a second, and at once
-	echoesEach   = 1000 // echoes answered: a doctor may ask by hundreds of tunnels
-	reportsEach  = 400  // passed back a second, and at once
-	maxRelays    = 1024
-	maxVisits    = 1024
+	probeQueue   = 512              // that wait to be answered
+	maxVisits    = 2048             // what shareAll lets in within probeAge
 	probeAge     = 15 * time.Second // how long a probe is remembered
 	maxMeasuring = 1024             // measurements of this host's own under way
 	maxCopies    = 64               // of a probe that is flooded
@@ -50,10 +47,12 @@ type prober struct {
 	host     string // this host's name
 	queue    chan heardProbe
 
-	carried, echoed, passed allowance // run's
+	budget budget // run's
+
+	hearing sync.Mutex     // guards waiting
+	waiting map[string]int // in the queue, by port
 
 	mu        sync.Mutex // guards the rest
-	relays    *simplelru.LRU[relayKey, relay]
 	visits    *simplelru.LRU[visit, time.Time]
 	measuring map[probe.ID]chan<- probeAnswer
 }
@@ -100,12 +99,10 @@ type probeAnswer struct {
 // newProber makes a prober that hears, and answers from begin on.
 func newProber() *prober {
 	p := &prober{
-		queue: make(chan heardProbe, probeQueue), measuring: map[probe.ID]chan<- probeAnswer{},
-		carried: allowance{each: probesEach}, echoed: allowance{each: echoesEach}, passed: allowance{each: reportsEach},
+		queue: make(chan heardProbe, probeQueue), waiting: map[string]int{}, budget: newBudget(), measuring: map[probe.ID]chan<- probeAnswer{},
 	}
 	p.host, _ = os.Hostname()
-	p.relays, _ = simplelru.NewLRU[relayKey, relay](maxRelays, nil)  // the sizes are
-	p.visits, _ = simplelru.NewLRU[visit, time.Time](maxVisits, nil) // above zero
+	p.visits, _ = simplelru.NewLRU[visit, time.Time](maxVisits, nil) // the size is above zero
 	return p
 }
 
@@ -116,13 +113,29 @@ func (p *prober) begin(sw *vswitch.Switch, r *reconciler, instance string) {
 }
 
 // hear takes a probe that a worker overheard; x is valid during the call. What comes
-// faster than it is answered is lost.
+// faster than it is answered is lost: of one port, what would take more places in the
+// queue than it leaves free for others.
 func (p *prober) hear(x *vswitch.Sighting) {
+	p.hearing.Lock()
+	defer p.hearing.Unlock()
+	if p.waiting[x.Port] >= cap(p.queue)-len(p.queue) {
+		return
+	}
 	h := heardProbe{bridge: x.Bridge, port: x.Port, vlan: x.VLAN, tag: x.Tag, at: time.Now(), length: len(x.Data)}
 	h.data = slices.Clone(x.Data[:min(len(x.Data), probe.HeaderLen+probe.MaxPayload)])
 	select {
 	case p.queue <- h:
+		p.waiting[x.Port]++
 	default:
+	}
+}
+
+// next notes that a probe has left the queue.
+func (p *prober) next(port string) {
+	p.hearing.Lock()
+	defer p.hearing.Unlock()
+	if p.waiting[port]--; p.waiting[port] <= 0 {
+		delete(p.waiting, port)
 	}
 }
 
@@ -133,6 +146,7 @@ func (p *prober) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case h := <-p.queue:
+			p.next(h.port)
 			p.answer(h)
 		}
 	}
@@ -143,18 +157,19 @@ func (p *prober) answer(h heardProbe) {
 	if err != nil {
 		return
 	}
+	s, all := p.budget.of(h.port), &p.budget.all
 	switch q.Kind {
 	case probe.Path:
-		if p.carried.take(h.at) {
-			p.carry(h, q)
+		if s.paths.take(h.at) && all.paths.take(h.at) {
+			p.carry(h, q, s)
 		}
 	case probe.Echo:
-		if p.echoed.take(h.at) {
+		if s.echoes.take(h.at) && all.echoes.take(h.at) {
 			p.answerEcho(h, q)
 		}
 	case probe.Report:
-		if !p.mine(h, q) && p.passed.take(h.at) {
-			p.passBack(h, q)
+		if !p.mine(h, q) {
+			p.passBack(h, q, s)
 		}
 	case probe.EchoReply:
 		p.mine(h, q)
@@ -195,8 +210,8 @@ func (p *prober) measure() (id probe.ID, answers <-chan probeAnswer, done func()
 }
 
 // carry does with a Path what this switch would do with its frame, and reports that.
-func (p *prober) carry(h heardProbe, q probe.Probe) {
-	hop, err := p.hop(h.bridge, h.port, h.vlan, h.tag, q)
+func (p *prober) carry(h heardProbe, q probe.Probe, s *share) {
+	hop, err := p.hop(h.bridge, h.port, h.vlan, h.tag, q, s)
 	if err != nil {
 		return // the port went this moment
 	}
@@ -211,8 +226,9 @@ func (p *prober) carry(h heardProbe, q probe.Probe) {
 }
 
 // hop carries a probe through this switch: it tells what becomes of the frame, and
-// sends the probe on.
-func (p *prober) hop(bridge, port string, vlan uint16, tag frame.Tag, q probe.Probe) (probe.Hop, error) {
+// sends the probe on. The probe came in by a port with the share s; nil: it begins here,
+// as somebody who may ask for it asked.
+func (p *prober) hop(bridge, port string, vlan uint16, tag frame.Tag, q probe.Probe, s *share) (probe.Hop, error) {
 	hop := probe.Hop{Span: q.Span, Host: p.host, Bridge: bridge, Port: port, VLAN: vlan}
 	t, err := p.trace(port, tag, q)
 	if err != nil {
@@ -245,17 +261,21 @@ func (p *prober) hop(bridge, port string, vlan uint16, tag frame.Tag, q probe.Pr
 		}
 		o := p.out(x.Port)
 		o.Bridge = elsewhere(x.Bridge)
-		if o.Remote != "" && !hop.Loop && !hop.End && copies < maxCopies {
+		if o.Remote != "" && !hop.Loop && !hop.End {
+			if copies == maxCopies || !p.mayCopy(s) {
+				hop.More++ // nobody follows it
+				continue
+			}
 			copies++
-			o.Span = p.sendOn(x, port, tag, q)
+			o.Span = p.sendOn(x, port, tag, q, s)
 		}
 		hop.Outs = append(hop.Outs, o)
 	}
 	slices.SortFunc(hop.Outs, func(a, b probe.Out) int { return strings.Compare(a.Bridge+" "+a.Port, b.Bridge+" "+b.Port) })
-	if len(hop.Outs) == 0 {
+	if len(hop.Outs)+hop.More == 0 {
 		hop.Not = p.notOut(t)
 	}
-	if len(hop.Outs) == 0 && !hop.Known {
+	if len(hop.Outs)+hop.More == 0 && !hop.Known {
 		hop.Other = p.elsewhere(bridge, vlan, q.Dst)
 	}
 	return hop, nil
@@ -288,13 +308,21 @@ func (p *prober) trace(port string, tag frame.Tag, q probe.Probe) (*vswitch.Trac
 	return p.sw.TraceProbe(port, b[frame.TagLen:], frame.Offload{})
 }
 
+// mayCopy reports whether one copy more may be sent on of what came in by a port.
+func (p *prober) mayCopy(s *share) bool {
+	now := time.Now()
+	return s == nil || s.copies.take(now) && p.budget.all.copies.take(now)
+}
+
 // sendOn sends a copy of a probe as the frame x left, and returns the copy's span, 0
-// if it could not be sent. Reports about it go back by the port that the probe came by.
-func (p *prober) sendOn(x *vswitch.Sighting, back string, tag frame.Tag, q probe.Probe) uint32 {
+// if it could not be sent. Reports about it go back by the port that the probe came by;
+// those about a probe that began here are this switch's own, and go nowhere: the port
+// that it would have come by may be a container's.
+func (p *prober) sendOn(x *vswitch.Sighting, back string, tag frame.Tag, q probe.Probe, s *share) uint32 {
 	key := relayKey{q.ID, newSpan()}
-	p.mu.Lock()
-	p.relays.Add(key, relay{out: x.Port, back: back, tag: tag, span: q.Span, at: time.Now()})
-	p.mu.Unlock()
+	if s != nil {
+		p.budget.remember(s, key, relay{out: x.Port, back: back, tag: tag, span: q.Span, at: time.Now()})
+	}
 	on := q
 	on.Hop, on.Span, on.Len = q.Hop+1, key.span, 0
 	b, err := on.Append(nil)
@@ -314,13 +342,15 @@ func newSpan() uint32 {
 	return max(binary.NativeEndian.Uint32(b[:]), 1)
 }
 
-// passBack passes a report on to where its probe came from.
-func (p *prober) passBack(h heardProbe, q probe.Probe) {
-	p.mu.Lock()
-	to, known := p.relays.Get(relayKey{q.ID, q.Span})
-	p.mu.Unlock()
+// passBack passes a report on to where its probe came from. What nobody asked for takes
+// nothing of what others may.
+func (p *prober) passBack(h heardProbe, q probe.Probe, s *share) {
+	to, known := p.budget.relays.Get(relayKey{q.ID, q.Span})
 	if !known || to.out != h.port || h.at.Sub(to.at) > probeAge {
 		return // nobody asked for it, or not there
+	}
+	if !s.reports.take(h.at) || !p.budget.all.reports.take(h.at) {
+		return
 	}
 	q.Span = to.span
 	q.Len = 0
@@ -338,8 +368,12 @@ func (p *prober) visited(v visit) bool {
 	return known && now.Sub(at) < probeAge
 }
 
-// send sends a probe of this switch's own by a port.
+// send sends a probe of this switch's own by a port, which has to be a tunnel's: the
+// one that a probe came by may be a container's by now.
 func (p *prober) send(port string, tag frame.Tag, q probe.Probe) error {
+	if !p.isTunnel(port) {
+		return fmt.Errorf("send a probe by port %s: it is no tunnel", port)
+	}
 	q.Src = p.mac(port)
 	b, err := q.Append(nil)
 	if err != nil {
@@ -372,6 +406,14 @@ func (p *prober) out(port string) probe.Out {
 		}
 	}
 	return o
+}
+
+// isTunnel reports whether a port leads to another host.
+func (p *prober) isTunnel(port string) bool {
+	p.r.mu.Lock()
+	defer p.r.mu.Unlock()
+	st := p.r.ports[port]
+	return st != nil && st.port.Object().IsTunnel()
 }
 
 // mirrored reports whether a frame that left is a mirror's copy; vlan is that in which
@@ -432,27 +474,4 @@ func (p *prober) isLocal(port string) (mac [6]byte, ok bool) {
 	}
 	o := st.port.Object()
 	return [6]byte(st.link.MAC), o == config.LocalPort || o == config.InternalPort
-}
-
-// allowance lets so many things happen a second, and as many at once.
-//
-// Thread-safety: none; it belongs to one goroutine.
-type allowance struct {
-	each float64
-	left float64
-	last time.Time
-}
-
-func (a *allowance) take(now time.Time) bool {
-	if a.last.IsZero() {
-		a.left = a.each
-	} else {
-		a.left = min(a.each, a.left+max(now.Sub(a.last).Seconds(), 0)*a.each)
-	}
-	a.last = now
-	if a.left < 1 {
-		return false
-	}
-	a.left--
-	return true
 }

@@ -39,7 +39,7 @@ func (d *Daemon) Path(ctx context.Context, q api.PathQuery) (api.Path, error) {
 	first := probe.Probe{
 		Dst: w.target, Src: w.source, Kind: probe.Path, Hop: 1, TTL: probe.MaxTTL, ID: id, Span: newSpan(), Sent: begun.UnixNano(),
 	}
-	hop, err := p.hop(w.bridge, w.port, w.vid, w.tag, first)
+	hop, err := p.hop(w.bridge, w.port, w.vid, w.tag, first, nil)
 	if err != nil {
 		return api.Path{}, err
 	}
@@ -349,9 +349,9 @@ func (t *pathTree) hops() []api.PathHop {
 
 func silentText(o probe.Out, from *pathNode) string {
 	if from.there[o.Span] {
-		return fmt.Sprintf("no answer from %s, where a vswitch is that answers others: its tunnel port is not in VLAN %d, or the answer was lost", o.Remote, from.VLAN)
+		return fmt.Sprintf("no answer from %s, where a vswitch is that answers others: its tunnel port is not in VLAN %d, or the answer was lost, or it is too busy answering others", o.Remote, from.VLAN)
 	}
-	return fmt.Sprintf("no answer from %s: not a vswitch, or unreachable, or its answer was lost, or its tunnel port is not in the frame's VLAN", o.Remote)
+	return fmt.Sprintf("no answer from %s: not a vswitch, or unreachable, or its answer was lost, or it is too busy answering others, or its tunnel port is not in the frame's VLAN", o.Remote)
 }
 
 // hop is what the API tells of a node; group says that the target is a group address.

@@ -1,22 +1,27 @@
 package ctl
 
 import (
+	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"vswitch/ctl/api"
+	"vswitch/ctl/config"
 	"vswitch/fdb"
 	"vswitch/frame"
 	"vswitch/probe"
 	vswitch "vswitch/switch"
 )
 
-// testProber is a prober of a switch with a bridge br0 and ports p0 to p2, which have
-// no device: what it sends is dropped.
+// testProber is a prober of a switch with a bridge br0, tunnel ports p0 to p2, and a
+// container's port c0, which have no device: what it sends is dropped.
 func testProber(t *testing.T) *prober {
 	t.Helper()
 	sw, err := vswitch.New(vswitch.Options{Workers: 1, Buffers: frame.MaxBatch})
@@ -27,14 +32,64 @@ func testProber(t *testing.T) *prober {
 	if err := sw.AddBridge("br0", vswitch.BridgeConfig{FDB: fdb.DefaultLimits()}); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"p0", "p1", "p2"} {
-		if err := sw.AddPort("br0", name, vswitch.PortConfig{Tunnel: true}); err != nil {
+	ports := map[string]*portState{}
+	for _, name := range []string{"p0", "p1", "p2", "c0"} {
+		ports[name] = &portState{bridge: "br0", port: config.Port{Name: name, Type: string(config.VXLANPort)}, tunnel: &tunnelPort{remote: netip.MustParseAddr("192.0.2.2")}, link: noLink}
+		if name == "c0" {
+			ports[name] = &portState{bridge: "br0", port: config.Port{Name: name}, link: noLink}
+		}
+		if err := sw.AddPort("br0", name, vswitch.PortConfig{Tunnel: name != "c0"}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	p := newProber()
-	p.begin(sw, &reconciler{ports: map[string]*portState{}, bridges: map[string]*bridgeState{}}, "0123456789abcdef")
+	p.begin(sw, &reconciler{ports: ports, bridges: map[string]*bridgeState{}}, "0123456789abcdef")
 	return p
+}
+
+// sinkDevice is a tunnel's device that swallows what is sent.
+type sinkDevice struct{}
+
+func (sinkDevice) Queues() int                                   { return 0 }
+func (sinkDevice) FD(int) int                                    { return -1 }
+func (sinkDevice) Recv(int, *frame.Batch, int) (int, unix.Errno) { return 0, unix.EAGAIN }
+func (sinkDevice) Send(_ int, _ *frame.Vectors, out []frame.Out) (int, unix.Errno) {
+	return len(out), 0
+}
+func (sinkDevice) SendFD(int) int { return -1 }
+func (sinkDevice) Offloads() bool { return true }
+func (sinkDevice) Missed() uint64 { return 0 }
+func (sinkDevice) Close() error   { return nil }
+func (sinkDevice) Bind(uint32)    {}
+func (sinkDevice) Unbind()        {}
+
+// raise brings a port up.
+func (p *prober) raise(t *testing.T, port string) {
+	t.Helper()
+	if err := p.sw.Attach(port, sinkDevice{}); err != nil {
+		t.Fatal(err)
+	}
+	p.sw.SetLink(port, true, 1500)
+}
+
+// sent counts what a prober has sent.
+func (p *prober) sent(t *testing.T) uint64 {
+	t.Helper()
+	st, err := p.sw.Bridge("br0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return st.Counters.Answers
+}
+
+// heardAt is a probe that came in by a port.
+func heardAt(t *testing.T, port string, at time.Time, q probe.Probe) heardProbe {
+	t.Helper()
+	b, err := q.Append(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return heardProbe{bridge: "br0", port: port, data: b, length: len(b), at: at}
 }
 
 // TestReportsGoBack: only a report about a copy that this switch sent, by the port that
@@ -43,15 +98,9 @@ func TestReportsGoBack(t *testing.T) {
 	p := testProber(t)
 	now := time.Now()
 	id := probe.ID{1}
-	p.relays.Add(relayKey{id, 7}, relay{out: "p1", back: "p0", span: 5, at: now})
-	p.relays.Add(relayKey{id, 8}, relay{out: "p1", back: "p0", span: 5, at: now.Add(-2 * probeAge)})
-	answers := func() uint64 {
-		st, err := p.sw.Bridge("br0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		return st.Counters.Answers
-	}
+	p.budget.relays.Add(relayKey{id, 7}, relay{out: "p1", back: "p0", span: 5, at: now})
+	p.budget.relays.Add(relayKey{id, 8}, relay{out: "p1", back: "p0", span: 5, at: now.Add(-2 * probeAge)})
+	p.budget.relays.Add(relayKey{id, 9}, relay{out: "p1", back: "c0", span: 5, at: now})
 	text, err := probe.Hop{Span: 7, Host: "h"}.Append(nil)
 	if err != nil {
 		t.Fatal(err)
@@ -67,14 +116,127 @@ func TestReportsGoBack(t *testing.T) {
 		{"another copy's", "p1", id, 6, false},
 		{"another measurement's", "p1", probe.ID{2}, 7, false},
 		{"too late", "p1", id, 8, false},
+		{"to a port that is a container's by now", "p1", id, 9, false},
 	} {
-		before := answers()
-		p.passBack(heardProbe{port: tc.port, at: now}, probe.Probe{
+		before := p.sent(t)
+		p.answer(heardAt(t, tc.port, now, probe.Probe{
 			Kind: probe.Report, Hop: 2, TTL: probe.MaxTTL, ID: tc.id, Span: tc.span, Payload: text,
-		})
-		if got := answers() > before; got != tc.passed {
+		}))
+		if got := p.sent(t) > before; got != tc.passed {
 			t.Errorf("%s: passed back: %v", tc.name, got)
 		}
+	}
+}
+
+// TestLateReportsGoNowhere: what is reported about a probe that began at a container's
+// port, after its measurement ended, is not put out there.
+func TestLateReportsGoNowhere(t *testing.T) {
+	p := testProber(t)
+	for _, name := range []string{"p0", "p1", "p2"} {
+		p.raise(t, name)
+	}
+	id, _, done, _ := p.measure()
+	hop, err := p.hop("br0", "c0", 0, frame.Tag{}, probe.Probe{
+		Dst: [6]byte{2, 9}, Src: [6]byte{2, 1}, Kind: probe.Path, Hop: 1, TTL: probe.MaxTTL, ID: id, Span: 1,
+	}, nil)
+	if err != nil || len(hop.Outs) != 3 || hop.Outs[0].Span == 0 {
+		t.Fatalf("%+v, %v", hop, err)
+	}
+	done()
+	text, err := probe.Hop{Span: hop.Outs[0].Span, Host: "far"}.Append(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := p.sent(t)
+	p.answer(heardAt(t, hop.Outs[0].Port, time.Now(), probe.Probe{Kind: probe.Report, Hop: 2, TTL: probe.MaxTTL, ID: id, Span: hop.Outs[0].Span, Payload: text}))
+	if n := p.sent(t) - before; n != 0 {
+		t.Errorf("%d frames were sent for a report that comes late", n)
+	}
+}
+
+// TestOnePortStarvesNoOther: however much comes by one port, what comes by another is
+// heard, carried, answered and passed back.
+func TestOnePortStarvesNoOther(t *testing.T) {
+	p := testProber(t)
+	p.raise(t, "p2")
+	now := time.Now()
+	id := func(n int) probe.ID { return probe.ID{1, byte(n), byte(n >> 8)} }
+	path := func(n int) probe.Probe {
+		return probe.Probe{Dst: [6]byte{2, 9}, Src: [6]byte{2, 1}, Kind: probe.Path, Hop: 1, TTL: probe.MaxTTL, ID: id(n), Span: 1}
+	}
+	echo := probe.Probe{Dst: echoTo, Kind: probe.Echo, Hop: 1, TTL: 1, Span: 1}
+	report := func(id probe.ID) probe.Probe {
+		return probe.Probe{Kind: probe.Report, Hop: 2, TTL: probe.MaxTTL, ID: id, Span: 1, Payload: []byte("{}")}
+	}
+	wanted := probe.ID{9}
+	p.budget.remember(p.budget.of("p1"), relayKey{wanted, 1}, relay{out: "p1", back: "p2", at: now})
+	for n := range 3000 {
+		p.answer(heardAt(t, "p0", now, path(n)))
+		p.answer(heardAt(t, "p0", now, echo))
+		p.answer(heardAt(t, "p0", now, report(id(n))))
+		p.answer(heardAt(t, "p1", now, report(id(n)))) // by which something is wanted, too
+	}
+	// Each path is answered, and sent on by p2.
+	if n, most := p.sent(t), uint64(2*shareEach.paths.burst+shareEach.echoes.each); n == 0 || n > most {
+		t.Errorf("%d frames were sent for one port, at most %d are to be", n, most)
+	}
+	for name, q := range map[string]probe.Probe{"a path": path(5000), "an echo": echo, "a report": report(wanted)} {
+		before := p.sent(t)
+		p.answer(heardAt(t, "p1", now, q))
+		if p.sent(t) == before {
+			t.Errorf("%s of another port is not answered", name)
+		}
+	}
+	// Copies of one port push out its own alone.
+	for n := range uint32(5 * maxRelays) {
+		p.budget.remember(p.budget.of("p0"), relayKey{id(1), n}, relay{out: "p2", back: "p0", at: now})
+	}
+	if _, ok := p.budget.relays.Get(relayKey{wanted, 1}); !ok || p.budget.relays.Len() > 3*relaysEach {
+		t.Errorf("one port's copies have pushed out another's, or are %d", p.budget.relays.Len())
+	}
+	// The queue, which nobody empties.
+	x := vswitch.Sighting{Bridge: "br0", Port: "p0", Data: heardAt(t, "p0", now, echo).data}
+	for range 5 * probeQueue {
+		p.hear(&x)
+	}
+	full := len(p.queue)
+	x.Port = "p1"
+	p.hear(&x)
+	if len(p.queue) != full+1 {
+		t.Errorf("one port has filled the queue: %d wait", full)
+	}
+	for range full + 1 {
+		p.next((<-p.queue).port)
+	}
+	if len(p.waiting) != 0 {
+		t.Errorf("%v wait in an empty queue", p.waiting)
+	}
+}
+
+// TestCopiesAreBounded: of floods by many tunnels, so many copies go on a second, and
+// the rest is counted.
+func TestCopiesAreBounded(t *testing.T) {
+	p := testProber(t)
+	const tunnels = 100
+	for i := range tunnels {
+		name := fmt.Sprintf("t%d", i)
+		p.r.ports[name] = &portState{bridge: "br0", port: config.Port{Name: name, Type: string(config.VXLANPort)}, tunnel: &tunnelPort{remote: netip.MustParseAddr("192.0.2.2")}, link: noLink}
+		if err := p.sw.AddPort("br0", name, vswitch.PortConfig{Tunnel: true}); err != nil {
+			t.Fatal(err)
+		}
+		p.raise(t, name)
+	}
+	now := time.Now()
+	for n := range 15 {
+		q := probe.Probe{Dst: [6]byte{2, 9}, Src: [6]byte{2, 1}, Kind: probe.Path, Hop: 1, TTL: probe.MaxTTL, ID: probe.ID{byte(n)}, Span: 1}
+		hop, err := p.hop("br0", "p0", 0, frame.Tag{}, q, p.budget.of("p0"))
+		if err != nil || len(hop.Outs) > maxCopies || len(hop.Outs)+hop.More != tunnels || len(hop.Not) > 0 {
+			t.Fatalf("path %d: %d outputs, %d more, %v", n, len(hop.Outs), hop.More, err)
+		}
+	}
+	c := shareEach.copies
+	if n, most := p.sent(t), c.burst+(time.Since(now).Seconds()+1)*c.each; n < uint64(c.burst) || float64(n) > most {
+		t.Errorf("%d copies were sent on, %.0f to %.0f are to be", n, c.burst, most)
 	}
 }
 
@@ -98,11 +260,13 @@ func TestProberIsBounded(t *testing.T) {
 			b, _ = q.Append(nil)
 			b[rand.N(len(b))] ^= byte(rand.N(2))
 		}
-		p.carried.left, p.echoed.left, p.passed.left = 1e9, 1e9, 1e9
+		for _, l := range []*limits{&p.budget.all, &p.budget.of("p0").limits} {
+			l.paths.left, l.echoes.left, l.reports.left, l.copies.left = 1e9, 1e9, 1e9, 1e9
+		}
 		p.answer(heardProbe{bridge: "br0", port: "p0", vlan: uint16(rand.N(4096)), data: b, at: time.Now()})
 	}
-	if p.relays.Len() > maxRelays || p.visits.Len() > maxVisits || len(p.measuring) > 0 {
-		t.Errorf("%d relays, %d visits, %d measurements", p.relays.Len(), p.visits.Len(), len(p.measuring))
+	if p.budget.relays.Len() > maxRelays || p.visits.Len() > maxVisits || len(p.measuring) > 0 {
+		t.Errorf("%d relays, %d visits, %d measurements", p.budget.relays.Len(), p.visits.Len(), len(p.measuring))
 	}
 	for range maxMeasuring {
 		if _, _, _, ok := p.measure(); !ok {
@@ -131,6 +295,13 @@ func TestAllowance(t *testing.T) {
 		if n := count(now); n != tc.want {
 			t.Errorf("after %v: %d, want %d", tc.after, n, tc.want)
 		}
+	}
+	a = allowance{each: 10, burst: 20}
+	if n := count(now); n != 20 {
+		t.Errorf("%d at once, want 20", n)
+	}
+	if n := count(now.Add(500 * time.Millisecond)); n != 5 {
+		t.Errorf("%d after half a second, want 5", n)
 	}
 }
 
