@@ -172,7 +172,7 @@ func TestTraceIsBounded(t *testing.T) {
 	}
 	x, err := b.Trace("p", eth(broadcast, mac(1), 50).data, frame.Offload{})
 	b.must(err)
-	if len(x.Left) != maxTraced || len(x.Steps) != maxSteps+1 || x.Steps[maxSteps].Text != "and 1725 more steps and frames like these, which are not listed" {
+	if len(x.Left) != dryBounds.frames || len(x.Steps) != dryBounds.steps+1 || x.Steps[dryBounds.steps].Text != "and 1725 more steps and frames like these, which are not listed" {
 		t.Errorf("%d frames, %d steps: %+v", len(x.Left), len(x.Steps), x.Steps[len(x.Steps)-1])
 	}
 }

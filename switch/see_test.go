@@ -491,3 +491,36 @@ func TestMirrorCuts(t *testing.T) {
 	}
 	b.balanced("br0")
 }
+
+// BenchmarkTrace: what a frame takes that is traced, as a live trace does it too.
+func BenchmarkTrace(bm *testing.B) {
+	for _, c := range []struct {
+		name   string
+		ports  int
+		bounds bounds
+	}{{"live-2", 2, liveBounds}, {"live-1000", 1000, liveBounds}, {"dry-1000", 1000, dryBounds}} {
+		ports := c.ports
+		bm.Run(c.name, func(bm *testing.B) {
+			defer func(was bounds) { dryBounds = was }(dryBounds)
+			dryBounds = c.bounds
+			b := newBench(bm, Options{})
+			b.port("br0", "p", PortConfig{})
+			b.Together(func() {
+				for i := range ports - 1 {
+					b.must(b.AddPort("br0", fmt.Sprint("q", i), PortConfig{}))
+					b.must(b.Attach(fmt.Sprint("q", i), keeper{true}))
+				}
+			})
+			for i := range ports - 1 {
+				b.SetLink(fmt.Sprint("q", i), true, 1500)
+			}
+			p := eth(broadcast, mac(1), 50)
+			bm.ReportAllocs()
+			for bm.Loop() {
+				if _, err := b.Trace("p", p.data, p.offload); err != nil {
+					bm.Fatal(err)
+				}
+			}
+		})
+	}
+}

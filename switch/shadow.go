@@ -1,7 +1,6 @@
 package vswitch
 
 import (
-	"math"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -94,7 +93,7 @@ func (sh *shadow) copySnapshot(from *snapshot) {
 		}
 		to.bridges[i] = &v
 	}
-	sh.of, sh.snap = from, to
+	sh.of, sh.snap, sh.tx = from, to, nil
 }
 
 // run carries one frame through.
@@ -113,8 +112,12 @@ func (sh *shadow) run(port uint32, data []byte, o frame.Offload, probing bool) *
 			}
 		}
 	}
-	sh.tx, sh.dirty = nil, nil
-	sh.trace = newTracer(&sh.worker, math.MaxInt)
+	for _, q := range sh.tx {
+		if q != nil {
+			q.answers = answerLimit{} // nobody was answered by a trace
+		}
+	}
+	sh.trace = newTracer(&sh.worker, dryBounds)
 	sh.trace.dry, sh.trace.probing = true, probing
 	f := sh.batch.Frames[0]
 	f.Load(data, o)

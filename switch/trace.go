@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"slices"
 	"strings"
@@ -93,8 +94,8 @@ func (s *Switch) numbered(port string) (uint32, *snapshot, error) {
 }
 
 // TraceLive calls each with the way of real frames that came in by a port (""; any) of a
-// bridge ("": any) and match f, until n are through or ctx ends. Of each frame at most
-// liveSnap bytes are told. A worker traces at most some hundred frames a second; how many
+// bridge ("": any) and match f, until n are through or ctx ends. Of each frame so much
+// is told as liveBounds says. A worker traces at most some hundred frames a second; how many
 // matched and were not traced is returned. There is one at a time.
 func (s *Switch) TraceLive(ctx context.Context, bridge, port string, f *filter.Program, n int, each func(*Traced)) (missed uint64, err error) {
 	live := &liveTrace{bridge: bridge, port: port, filter: f, out: make(chan *Traced, 64)}
@@ -130,13 +131,9 @@ func (s *Switch) TraceLive(ctx context.Context, bridge, port string, f *filter.P
 // ErrTracing is returned while another live trace is under way.
 var ErrTracing = errors.New("somebody else traces live frames at the moment")
 
-// Bounds of a live trace: frames a second that it writes down, and bytes of each frame
-// that it keeps. A frame takes some 20 microseconds of a worker's time, one that is
-// flooded to a thousand ports 100.
-const (
-	liveRate = 500
-	liveSnap = 256
-)
+// liveRate is how many frames a second a live trace writes down. One takes some 5
+// microseconds of a worker's time.
+const liveRate = 500
 
 // liveTrace is what workers know of a live trace.
 type liveTrace struct {
@@ -173,7 +170,7 @@ func (l *liveTrace) wants(w *worker, in *portView, f *frame.Frame) bool {
 // first, so that what is sent meanwhile is the frame's own.
 func (w *worker) traceLive(l *liveTrace, in *portView, f *frame.Frame) {
 	w.flushAll()
-	w.trace = newTracer(w, liveSnap)
+	w.trace = newTracer(w, liveBounds)
 	w.accept(in, f)
 	w.flushAll()
 	t := w.trace
@@ -194,7 +191,7 @@ type tracer struct {
 	Traced
 	sw      *Switch
 	snap    *snapshot
-	keeps   int  // bytes of a frame
+	bounds  bounds
 	dry     bool // nothing is learned: the frame is not a real one
 	probing bool // a probe goes on, as what it stands for would
 
@@ -205,14 +202,20 @@ type tracer struct {
 	more    int                  // steps and frames for which there was no place
 }
 
-// What one trace holds: a frame that is flooded to ten thousand ports shall not take a
-// worker's time, nor the memory, for all of them.
-const (
-	maxSteps  = 1024
-	maxTraced = 256 // frames that left, and dropped ones
+// bounds are what one trace holds: a frame that is flooded to ten thousand ports shall
+// not take a worker's time, nor the memory, for all of them.
+type bounds struct {
+	steps  int
+	frames int // that left, and as many that were dropped
+	bytes  int // of each
+}
+
+var (
+	dryBounds  = bounds{1024, 256, math.MaxInt}
+	liveBounds = bounds{128, 32, 256} // 90 µs of a worker for a flood to a thousand ports, of which 45 are the flood itself
 )
 
-func newTracer(w *worker, keeps int) *tracer { return &tracer{sw: w.sw, snap: w.snap, keeps: keeps} }
+func newTracer(w *worker, b bounds) *tracer { return &tracer{sw: w.sw, snap: w.snap, bounds: b} }
 
 // end says what there was no place for.
 func (t *tracer) end() {
@@ -231,7 +234,7 @@ func (t *tracer) isProbing() bool { return t != nil && t.probing }
 
 // step writes a step down, and returns it; nil when there is no place.
 func (t *tracer) step(stage string, p *portView, format string, args ...any) *Step {
-	if len(t.Steps) == maxSteps {
+	if len(t.Steps) == t.bounds.steps {
 		t.more++
 		return nil
 	}
@@ -245,17 +248,27 @@ func (t *tracer) step(stage string, p *portView, format string, args ...any) *St
 
 // keep makes a sighting of a record that outlives the frame.
 func (t *tracer) keep(r *record, f *frame.Frame) (x Sighting) {
-	t.sw.sighting(r, slices.Clone(f.Bytes()[:min(f.Len(), t.keeps)]), &x)
+	t.sw.sighting(r, slices.Clone(f.Bytes()[:min(f.Len(), t.bounds.bytes)]), &x)
 	return x
 }
 
 // add adds a frame to those that left, or were dropped.
 func (t *tracer) add(to *[]Sighting, r *record, f *frame.Frame) {
-	if len(*to) == maxTraced {
+	if len(*to) == t.bounds.frames {
 		t.more++
 		return
 	}
 	*to = append(*to, t.keep(r, f))
+}
+
+// full notes one more step for which there may be no place: a flood comes by here for
+// every port, and shall not even be put into words.
+func (t *tracer) full() bool {
+	if len(t.Steps) < t.bounds.steps {
+		return false
+	}
+	t.more++
+	return true
 }
 
 // name returns the name of a port in the snapshot of the trace.
@@ -370,6 +383,9 @@ func (t *tracer) admittedByStorm(in *portView, why Reason) {
 
 // passedOver notes why a flood leaves a port out.
 func (t *tracer) passedOver(in, out *portView, vid uint16) {
+	if t.full() {
+		return
+	}
 	switch {
 	case out == in:
 		t.step(stageFlood, out, "not back to where it came from")
@@ -383,6 +399,9 @@ func (t *tracer) passedOver(in, out *portView, vid uint16) {
 }
 
 func (t *tracer) output(out *portView, tag frame.Tag) {
+	if t.full() {
+		return
+	}
 	how := "put out"
 	if out.peer >= 0 {
 		how = "put out through the patch"
@@ -431,8 +450,15 @@ func (t *tracer) sent(w *worker, p *portView, outs []frame.Out) {
 		verb = "would be sent"
 	}
 	for i := range outs {
-		r := w.seenOut(p, &outs[i])
-		t.add(&t.Left, &r, outs[i].F)
+		if len(t.Left) < t.bounds.frames {
+			r := w.seenOut(p, &outs[i])
+			t.add(&t.Left, &r, outs[i].F)
+		} else {
+			t.more++
+		}
+		if t.full() {
+			continue
+		}
 		t.step(stageTransmit, p, "%s: %d bytes, %s", verb, outs[i].WireLen(), tagged(outs[i].Tag))
 	}
 }
