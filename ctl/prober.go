@@ -216,6 +216,9 @@ func (p *prober) carry(h heardProbe, q probe.Probe, s *share) {
 		return // the port went this moment
 	}
 	hop.Dwell = time.Since(h.at)
+	for i := range hop.Outs {
+		hop.Outs[i].Key = nil // who has it may send into that tunnel: it is not for others
+	}
 	text, err := hop.Append(nil)
 	if err != nil {
 		return
@@ -247,6 +250,9 @@ func (p *prober) hop(bridge, port string, vlan uint16, tag frame.Tag, q probe.Pr
 	}
 	for i := range t.Drops {
 		x := &t.Drops[i]
+		if x.Direction != t.Direction && p.mirrored(x, vlan) {
+			continue // a mirror's copy, as below
+		}
 		hop.Drops = append(hop.Drops, probe.Drop{
 			Bridge: elsewhere(x.Bridge), Port: x.Port, Out: x.Direction != t.Direction, Reason: x.Reason.String(),
 		})
@@ -276,7 +282,7 @@ func (p *prober) hop(bridge, port string, vlan uint16, tag frame.Tag, q probe.Pr
 		hop.Not = p.notOut(t)
 	}
 	if len(hop.Outs)+hop.More == 0 && !hop.Known {
-		hop.Other = p.elsewhere(bridge, vlan, q.Dst)
+		hop.Other = p.elsewhere(bridge, port, vlan, q.Dst, s != nil)
 	}
 	return hop, nil
 }
@@ -416,8 +422,8 @@ func (p *prober) isTunnel(port string) bool {
 	return st != nil && st.port.Object().IsTunnel()
 }
 
-// mirrored reports whether a frame that left is a mirror's copy; vlan is that in which
-// it came.
+// mirrored reports whether a frame that left, or should have, is a mirror's copy; vlan
+// is that in which it came.
 func (p *prober) mirrored(x *vswitch.Sighting, vlan uint16) bool {
 	p.r.mu.Lock()
 	defer p.r.mu.Unlock()
@@ -434,9 +440,16 @@ func (p *prober) mirrored(x *vswitch.Sighting, vlan uint16) bool {
 	return false
 }
 
-// elsewhere tells in which other VLAN of a bridge a MAC address is, or nil.
-func (p *prober) elsewhere(bridge string, vlan uint16, mac [6]byte) *probe.Elsewhere {
-	all, err := p.sw.FDB(bridge, func(e vswitch.FDBEntry) bool { return e.MAC == mac && e.VLAN != vlan })
+// elsewhere tells in which other VLAN of a bridge a MAC address is, or nil; where others
+// ask, only in those that the port which the probe came by is in, too.
+func (p *prober) elsewhere(bridge, port string, vlan uint16, mac [6]byte, others bool) *probe.Elsewhere {
+	v, _, ok := p.vlanOf(port)
+	if others && !ok {
+		return nil
+	}
+	all, err := p.sw.FDB(bridge, func(e vswitch.FDBEntry) bool {
+		return e.MAC == mac && e.VLAN != vlan && (!others || takes(v, e.VLAN))
+	})
 	if err != nil || len(all) == 0 {
 		return nil
 	}

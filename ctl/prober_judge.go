@@ -20,6 +20,8 @@ type pathEnds struct {
 	loop    string
 	end     bool
 	flooded string // the note of a switch that floods it
+	known   bool   // some switch knows where the target is
+	more    int    // ports that are not told, and that nobody followed
 }
 
 // judgePath says in a sentence where a path leads.
@@ -30,18 +32,23 @@ func judgePath(p *api.Path) {
 	case e.loop != "":
 		p.Verdict = fmt.Sprintf("a loop: the frame comes back to %s", e.loop)
 		p.Fix = "take one of the tunnels or patches of the loop away, or make the tunnels one mesh (mesh add), whose hosts do not pass frames on to each other"
-	case len(e.ports) == 1 && len(e.silent)+len(e.drops) == 0 && e.flooded == "":
-		p.Verdict = fmt.Sprintf("%s leaves by %s%s", p.MAC, e.ports[0], afterText(e.far))
+	case len(e.ports) > 0 && e.flooded == "":
+		if len(e.ports) == 1 {
+			p.Verdict = fmt.Sprintf("%s leaves by %s%s", p.MAC, e.ports[0], afterText(e.far))
+		} else {
+			p.Verdict = fmt.Sprintf("%s leaves by %s on %s", p.MAC, portsText(len(e.ports)), switchesText(len(e.hosts)))
+		}
+		if len(e.drops) > 0 {
+			p.Verdict += "; and dropped at " + e.drops[0]
+			p.Fix = e.help
+		}
 	case len(e.ports) > 0:
 		p.Verdict = fmt.Sprintf("%s is flooded", p.MAC)
 		if !strings.HasPrefix(e.flooded, "a group address") {
-			p.Verdict += ": not every switch knows where it is"
-			p.Fix = "the switches learn where it is as soon as it sends something: ping from it once"
+			p.Verdict += e.unknownText()
+			p.Fix = pingFromIt
 		}
 		p.Verdict += fmt.Sprintf("; it leaves by %s on %s", portsText(len(e.ports)), switchesText(len(e.hosts)))
-		if len(e.silent) > 0 {
-			p.Verdict += "; " + e.silent[0]
-		}
 	case len(e.silent) > 0:
 		p.Verdict = e.silent[0]
 		p.Fix = "look at the other end: is vswitchd there, has its tunnel port this key, and is it in the frame's VLAN? vswitchctl doctor tells whether it is reached"
@@ -51,10 +58,22 @@ func judgePath(p *api.Path) {
 	case len(e.drops) > 0:
 		p.Verdict = "dropped at " + e.drops[0]
 		p.Fix = e.help
+	case e.more > 0:
+		p.Verdict = "where the frame goes was not followed to its end"
+		p.Fix = "ask again: a switch follows so many copies a second"
 	case e.end:
 		p.Verdict = "the way is longer than a probe goes: look for a loop of tunnels and patches"
 	default:
 		p.Verdict = "the frame leaves nowhere"
+	}
+	if p.Reached && e.loop == "" && len(e.silent) > 0 {
+		p.Verdict += "; " + e.silent[0]
+	}
+	if e.more > 0 {
+		p.Verdict += fmt.Sprintf("; ports more that are not told, nor followed: %d", e.more)
+	}
+	if !p.Reached && e.flooded != "" && !strings.HasPrefix(e.flooded, "a group address") && !e.known && e.other == "" {
+		p.Verdict += "; no switch on the way knows the address"
 	}
 	if !p.Reached && len(e.down) > 0 {
 		p.Verdict += "; " + strings.Join(e.down, "; ")
@@ -63,6 +82,16 @@ func judgePath(p *api.Path) {
 	if !p.Reached && e.other != "" {
 		p.Verdict += "; " + e.other
 	}
+}
+
+const pingFromIt = "the switches learn where it is as soon as it sends something: ping from it once"
+
+// unknownText says which switches do not know where the target is.
+func (e *pathEnds) unknownText() string {
+	if e.known {
+		return ": not every switch knows where it is"
+	}
+	return ": no switch on the way knows it"
 }
 
 func endsOf(p *api.Path) (e pathEnds) {
@@ -74,6 +103,8 @@ func endsOf(p *api.Path) (e pathEnds) {
 			e.silent = append(e.silent, strings.Join(h.Notes, "; "))
 			continue
 		}
+		e.known = e.known || h.Known
+		e.more += h.More
 		for _, note := range h.Notes {
 			switch {
 			case strings.HasPrefix(note, "a loop") && e.loop == "":

@@ -357,7 +357,7 @@ func silentText(o probe.Out, from *pathNode) string {
 // hop is what the API tells of a node; group says that the target is a group address.
 func (n *pathNode) hop(group bool) api.PathHop {
 	h := api.PathHop{
-		Hop: n.number, Host: n.Host, Bridge: n.Bridge, InPort: n.Port, VLAN: int(n.VLAN), More: n.More,
+		Hop: n.number, Host: n.Host, Bridge: n.Bridge, InPort: n.Port, VLAN: int(n.VLAN), Known: n.Known, More: n.More,
 		RTT: micros(n.rtt), Dwell: micros(n.Dwell),
 	}
 	for _, o := range n.Outs {

@@ -213,6 +213,29 @@ func TestOnePortStarvesNoOther(t *testing.T) {
 	}
 }
 
+// TestPeersAreToldTheirOwn: another switch is told where a target is in VLANs that its
+// tunnel port has, and in no other.
+func TestPeersAreToldTheirOwn(t *testing.T) {
+	p := testProber(t)
+	target := [6]byte{2, 9}
+	if err := p.sw.SetStatic("br0", []vswitch.StaticMAC{{VLAN: 20, MAC: target, Port: "p2"}}); err != nil {
+		t.Fatal(err)
+	}
+	p.r.ports["p0"].port.Options = config.Options{"trunks": "0,10"}
+	q := probe.Probe{Dst: target, Src: [6]byte{2, 1}, Kind: probe.Path, Hop: 1, TTL: probe.MaxTTL, ID: probe.ID{1}, Span: 1}
+	for _, tc := range []struct {
+		port string
+		s    *share
+		told bool
+	}{{"p0", p.budget.of("p0"), false}, {"p1", p.budget.of("p1"), true}, {"p0", nil, true}} {
+		q.ID[1]++
+		hop, err := p.hop("br0", tc.port, 10, frame.Tag{TPID: frame.TPID8021Q, TCI: 10}, q, tc.s)
+		if err != nil || (hop.Other != nil) != tc.told {
+			t.Errorf("%s: %+v, %v; want that it is told where the target is: %v", tc.port, hop, err, tc.told)
+		}
+	}
+}
+
 // TestCopiesAreBounded: of floods by many tunnels, so many copies go on a second, and
 // the rest is counted.
 func TestCopiesAreBounded(t *testing.T) {
@@ -392,7 +415,16 @@ func TestJudgePath(t *testing.T) {
 		{"here", []api.PathHop{{Host: "a", Bridge: "br0", InPort: "veth1", Outputs: []api.PathOutput{out}}}, true, "leaves by veth9 of bridge br0 on a, without a tunnel"},
 		{"there", []api.PathHop{first, {Hop: 1, Host: "b", Bridge: "br1", InPort: "vx0", Outputs: []api.PathOutput{out}}}, true, "leaves by veth9 of bridge br1 on b, over one tunnel"},
 		{"unknown, and one port is left", []api.PathHop{{Host: "a", Bridge: "br0", InPort: "veth1", Outputs: []api.PathOutput{out}, Notes: []string{"the address is not in the table here: the frame is flooded"}}}, true,
+			"is flooded: no switch on the way knows it; it leaves by one port on one switch"},
+		{"known to one of two", []api.PathHop{{Host: "a", Bridge: "br0", InPort: "veth1", Outputs: []api.PathOutput{far}, Known: true},
+			{Hop: 1, Host: "b", Bridge: "br0", InPort: "vx0", Outputs: []api.PathOutput{out}, Notes: []string{"the address is not in the table here: the frame is flooded"}}}, true,
 			"is flooded: not every switch knows where it is; it leaves by one port on one switch"},
+		{"known, and a copy is dropped", []api.PathHop{{Host: "a", Bridge: "br0", InPort: "veth1", Outputs: []api.PathOutput{out}, Known: true, Drops: []api.PathDrop{{Port: "veth8", Out: true, Reason: "port-down"}}}}, true,
+			"leaves by veth9 of bridge br0 on a, without a tunnel; and dropped at veth8 on a: port-down"},
+		{"unknown, and nobody answers", []api.PathHop{{Host: "a", Bridge: "br0", InPort: "veth1", Outputs: []api.PathOutput{far}, Notes: []string{"the address is not in the table here: the frame is flooded"}}, silent}, false,
+			"no answer from 192.0.2.2; no switch on the way knows the address"},
+		{"more than is told", []api.PathHop{{Host: "a", Bridge: "br0", InPort: "veth1", Outputs: []api.PathOutput{far}, Known: true}, {Hop: 1, Host: "b", Bridge: "br0", InPort: "vx0", Known: true, More: 3}}, false,
+			"was not followed to its end; ports more that are not told, nor followed: 3"},
 		{"a group", []api.PathHop{{Host: "a", Bridge: "br0", InPort: "veth1", Outputs: []api.PathOutput{out}, Notes: []string{"a group address: the frame is flooded"}}}, true,
 			"is flooded; it leaves by one port on one switch"},
 		{"flooded", []api.PathHop{first, {Hop: 1, Host: "b", Bridge: "br0", InPort: "vx0", Outputs: []api.PathOutput{out, {Port: "veth8"}}}}, true, "leaves by 2 ports on one switch"},

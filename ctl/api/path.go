@@ -52,8 +52,9 @@ type PathHop struct {
 	Bridge string  `json:"bridge,omitempty"`
 	InPort string  `json:"in_port,omitempty"`
 	VLAN   int     `json:"vlan"`
-	RTT    float64 `json:"rtt_us"`   // until its report was here, in microseconds
-	Dwell  float64 `json:"dwell_us"` // of that, between hearing the probe and sending the report, by its own clock
+	Known  bool    `json:"known,omitempty"` // the target is in the bridge's table
+	RTT    float64 `json:"rtt_us"`          // until its report was here, in microseconds
+	Dwell  float64 `json:"dwell_us"`        // of that, between hearing the probe and sending the report, by its own clock
 
 	Outputs []PathOutput `json:"outputs,omitempty"`
 	More    int          `json:"more,omitempty"` // outputs that it did not name
