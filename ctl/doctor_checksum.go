@@ -227,7 +227,7 @@ func openVnet(index int) (*packet.Conn, error) {
 }
 
 // transferWithin is how long a transfer may take.
-const transferWithin = 2 * time.Second
+const transferWithin = 5 * time.Second
 
 // transfer sends n bytes of TCP payload as one frame, and judges what arrives. It
 // returns how many frames that were.
@@ -243,6 +243,7 @@ func transfer(ctx context.Context, from, to *packet.Conn, v6 bool, n int, finish
 	if err := to.SetReadDeadline(time.Now().Add(transferWithin)); err != nil {
 		return 0, fmt.Errorf("wait for frames: %w", err)
 	}
+	defer context.AfterFunc(ctx, func() { to.SetReadDeadline(time.Now()) })()
 	for missing > 0 {
 		m, _, err := to.ReadFrom(buf)
 		switch {

@@ -3,6 +3,8 @@ package ctl
 import (
 	"bytes"
 	"encoding/binary"
+	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -85,6 +87,29 @@ func TestSegmentsAreJudged(t *testing.T) {
 		}
 		if _, _, mine, _ := s.judge(append(bytes.Repeat([]byte{0xff}, 6), s.data[6:]...), &s.offload, false); mine {
 			t.Error("another's frame is taken for the doctor's")
+		}
+	}
+}
+
+// TestPeerAddresses: of a host with several addresses, those are looked at that there is
+// a route to.
+func TestPeerAddresses(t *testing.T) {
+	four, six := netip.MustParseAddr("192.0.2.2"), netip.MustParseAddr("2001:db8::2")
+	mapped := netip.MustParseAddr("::ffff:192.0.2.2")
+	for _, tc := range []struct {
+		all    []netip.Addr
+		routed []netip.Addr
+		want   []netip.Addr
+		text   string
+	}{
+		{[]netip.Addr{six, mapped}, []netip.Addr{four, six}, []netip.Addr{six, four}, "2001:db8::2, 192.0.2.2"},
+		{[]netip.Addr{six, four}, []netip.Addr{four}, []netip.Addr{four}, "2001:db8::2 (no route), 192.0.2.2"},
+		{[]netip.Addr{six, four}, nil, []netip.Addr{six}, "2001:db8::2 (no route), 192.0.2.2 (no route)"},
+		{slices.Repeat([]netip.Addr{four}, 6), []netip.Addr{four}, slices.Repeat([]netip.Addr{four}, maxPeerAddresses), "192.0.2.2, 192.0.2.2, 192.0.2.2, 192.0.2.2, 2 more"},
+	} {
+		look, text := peerAddresses(tc.all, func(a netip.Addr) bool { return slices.Contains(tc.routed, a) })
+		if !slices.Equal(look, tc.want) || text != tc.text {
+			t.Errorf("%v: %v, %q; want %v, %q", tc.all, look, text, tc.want, tc.text)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -19,6 +20,8 @@ const (
 	tunnelsAtOnce      = 16
 	echoWithin         = 500 * time.Millisecond // an answer comes in that time, or does not
 	echoTries          = 3
+	edgeTries          = 8 // of a size that passes, of which fewer than edgeLost may be lost
+	edgeLost           = 3
 	sizesAtOnce        = 7 // a round of the search for the largest size divides what is left by 8
 )
 
@@ -69,7 +72,8 @@ func (x *doctor) measureTunnel(ctx context.Context, st api.TunnelStatus) {
 	if st.BFD != nil && st.BFD.Flaps > 0 {
 		bfd = fmt.Sprintf("; BFD went down %d times", st.BFD.Flaps)
 	}
-	echo := x.echoBy(ctx, st.Port)
+	once := x.echoBy(ctx, st.Port)
+	echo := often(once)
 	passes := bothPass(small, full, echo)
 	switch {
 	case passes[1]:
@@ -77,7 +81,8 @@ func (x *doctor) measureTunnel(ctx context.Context, st api.TunnelStatus) {
 	case passes[0] && echo(full): // it was lost, and its next tries with it
 		x.ok("tunnels", "mtu", st.Port, "to %s: a vswitch, which gets IP packets of %d bytes whole, though some were lost%s", st.Remote, st.MTU, bfd)
 	case passes[0]:
-		x.blackHole(ctx, st, largest(small, full, echo)-frame.EthLen, "a vswitch answers")
+		n := largest(small, full, echo)
+		x.blackHole(ctx, st, n-frame.EthLen, "a vswitch answers", isEdge(n, once))
 	case ctx.Err() != nil:
 		x.noTime(st.Port)
 	default:
@@ -85,17 +90,49 @@ func (x *doctor) measureTunnel(ctx context.Context, st api.TunnelStatus) {
 	}
 }
 
-// echoBy returns what tells whether a frame of a size gets through a tunnel to a vswitch.
+// echoBy returns what tells whether a frame of a size gets through a tunnel to a vswitch,
+// once.
 func (x *doctor) echoBy(ctx context.Context, port string) func(n int) bool {
 	v, _, _ := x.probes.vlanOf(port)
 	return func(n int) bool {
+		_, ok := x.probes.echo(ctx, port, echoTag(v), n, echoWithin)
+		return ok
+	}
+}
+
+// often tries again what did not pass.
+func often(once func(n int) bool) func(n int) bool {
+	return func(n int) bool {
 		for range echoTries {
-			if _, ok := x.probes.echo(ctx, port, echoTag(v), n, echoWithin); ok {
+			if once(n) {
 				return true
 			}
 		}
 		return false
 	}
+}
+
+// isEdge confirms that a size passes, nearly each time, and that the next one never does:
+// where frames are lost whatever their size, or answers are, since who gives them is kept
+// busy by others, a search finds some size, too.
+func isEdge(n int, once func(n int) bool) bool {
+	below := func(n int) bool {
+		lost := 0
+		for i := 0; i < edgeTries && lost < edgeLost; i++ {
+			if !once(n) {
+				lost++
+			}
+		}
+		return lost < edgeLost
+	}
+	above := often(once)
+	passes := bothPass(n, n+1, func(size int) bool {
+		if size == n {
+			return below(size)
+		}
+		return above(size)
+	})
+	return passes[0] && !passes[1]
 }
 
 // pingTunnel asks the other end's host, where no vswitch answers.
@@ -111,7 +148,8 @@ func (x *doctor) pingTunnel(ctx context.Context, st api.TunnelStatus) {
 	}
 	local, _ := netip.ParseAddr(st.LocalAddr) // not valid: any
 	const small = 100
-	ping := pingOf(ctx, local, remote)
+	once := pingOf(ctx, local, remote)
+	ping := often(once)
 	passes := bothPass(small, st.PathMTU, ping)
 	lost := st.PathMTU - st.MTU
 	switch {
@@ -120,7 +158,8 @@ func (x *doctor) pingTunnel(ctx context.Context, st api.TunnelStatus) {
 	case passes[0] && ping(st.PathMTU):
 		x.ok("tunnels", "mtu", st.Port, "to %s: no vswitch answers there, and the host gets packets of %d bytes whole, though some were lost", st.Remote, st.PathMTU)
 	case passes[0]:
-		x.blackHole(ctx, st, largest(small, st.PathMTU, ping)-lost, "no vswitch answers there, and the host does")
+		n := largest(small, st.PathMTU, ping)
+		x.blackHole(ctx, st, n-lost, "no vswitch answers there, and the host does", isEdge(n, once))
 	case ctx.Err() != nil:
 		x.noTime(st.Port)
 	default:
@@ -130,10 +169,14 @@ func (x *doctor) pingTunnel(ctx context.Context, st api.TunnelStatus) {
 }
 
 // blackHole tells of a tunnel that loses what it is said to carry. passes is the
-// largest inner IP packet that arrived.
-func (x *doctor) blackHole(ctx context.Context, st api.TunnelStatus, passes int, who string) {
+// largest inner IP packet that arrived, and sure says that this was confirmed.
+func (x *doctor) blackHole(ctx context.Context, st api.TunnelStatus, passes int, who string, sure bool) {
 	if ctx.Err() != nil {
 		x.noTime(st.Port) // what did not pass may not have been waited for
+		return
+	}
+	if !sure {
+		x.unknown("tunnels", "mtu", st.Port, lossyFix, "to %s: some frames get through, and some do not, whatever their size", st.Remote)
 		return
 	}
 	outer := st.PathMTU - st.MTU + passes
@@ -149,6 +192,8 @@ func (x *doctor) blackHole(ctx context.Context, st api.TunnelStatus, passes int,
 	x.fail("tunnels", "mtu", st.Port, fix,
 		"to %s: an MTU black hole: %s; IP packets of up to %d bytes get through, and not the %d that the path is said to take: longer ones are lost without a word", st.Remote, who, passes, st.MTU)
 }
+
+const lossyFix = "try again later: the way there loses frames, or who answers is kept busy by others"
 
 func (x *doctor) noTime(port string) {
 	x.unknown("tunnels", "mtu", port, "vswitchctl doctor BR looks at one bridge alone", "there was no time left to measure it")
@@ -197,14 +242,17 @@ func (x *doctor) checkPeer(ctx context.Context) {
 	if peer == "" {
 		return
 	}
-	addr, ok := x.resolvePeer(ctx, peer)
-	if !ok {
+	addrs := x.resolvePeer(ctx, peer)
+	if len(addrs) == 0 {
 		return
 	}
-	via, mtu, ok := x.routeTo(addr)
-	if ok {
-		x.pingPeer(ctx, addr, via, mtu)
+	var pinging sync.WaitGroup
+	for _, a := range addrs {
+		if via, mtu, ok := x.routeTo(a); ok {
+			pinging.Go(func() { x.pingPeer(ctx, a, via, mtu) }) // ended by ctx
+		}
 	}
+	pinging.Wait()
 	tunnels, err := x.Tunnels(ctx, x.query.Bridge)
 	if err != nil {
 		x.unknown("peer", "tunnels", peer, "", "%v", err)
@@ -212,7 +260,7 @@ func (x *doctor) checkPeer(ctx context.Context) {
 	}
 	found := 0
 	for _, st := range tunnels {
-		if st.Remote != peer && st.RemoteAddr != addr.String() {
+		if st.Remote != peer && !slices.ContainsFunc(addrs, func(a netip.Addr) bool { return st.RemoteAddr == a.String() }) {
 			continue
 		}
 		found++

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -16,19 +17,48 @@ import (
 	"vswitch/frame"
 )
 
-// resolvePeer finds a host's address.
-func (x *doctor) resolvePeer(ctx context.Context, peer string) (netip.Addr, bool) {
+// maxPeerAddresses is how many addresses of a name are looked at.
+const maxPeerAddresses = 4
+
+// resolvePeer finds a host's addresses: those that this host has a route to, if it has
+// one to any.
+func (x *doctor) resolvePeer(ctx context.Context, peer string) []netip.Addr {
 	if a, err := netip.ParseAddr(peer); err == nil {
-		return a.Unmap(), true
+		return []netip.Addr{a.Unmap()}
 	}
 	all, err := net.DefaultResolver.LookupNetIP(ctx, "ip", peer)
 	if err != nil || len(all) == 0 {
 		x.fail("peer", "name", peer, "mend the name, or /etc/hosts, or the resolver (/etc/resolv.conf)", "it has no address: %v", err)
-		return netip.Addr{}, false
+		return nil
 	}
-	a := all[0].Unmap()
-	x.ok("peer", "name", peer, "is %s", a)
-	return a, true
+	look, text := peerAddresses(all, func(a netip.Addr) bool {
+		routes, err := netlink.RouteGet(a.AsSlice())
+		return err == nil && len(routes) > 0
+	})
+	x.ok("peer", "name", peer, "is %s", text)
+	return look
+}
+
+// peerAddresses chooses which of a name's addresses are looked at: those with a route, or
+// the first. It says in a text what there is.
+func peerAddresses(all []netip.Addr, hasRoute func(netip.Addr) bool) (look []netip.Addr, text string) {
+	var parts []string
+	for _, a := range all[:min(len(all), maxPeerAddresses)] {
+		a = a.Unmap()
+		if hasRoute(a) {
+			look = append(look, a)
+			parts = append(parts, a.String())
+		} else {
+			parts = append(parts, a.String()+" (no route)")
+		}
+	}
+	if more := len(all) - len(parts); more > 0 {
+		parts = append(parts, fmt.Sprintf("%d more", more))
+	}
+	if len(look) == 0 {
+		look = []netip.Addr{all[0].Unmap()}
+	}
+	return look, strings.Join(parts, ", ")
 }
 
 // routeTo finds the way to an address: the interface, and the MTU of the route.
@@ -83,15 +113,21 @@ func (x *doctor) pingPeer(ctx context.Context, a netip.Addr, via string, mtu int
 		return
 	}
 	const small = 100
-	ping := pingOf(ctx, netip.Addr{}, a)
+	once := pingOf(ctx, netip.Addr{}, a)
+	ping := often(once)
 	passes := bothPass(small, mtu, ping)
 	switch {
-	case passes[1]:
+	case passes[1] || passes[0] && ping(mtu):
 		x.ok("peer", "ping", a.String(), "answers packets of %d bytes that must not be fragmented", mtu)
 	case passes[0]:
 		n := largest(small, mtu, ping)
+		sure := isEdge(n, once)
 		if ctx.Err() != nil {
 			x.unknown("peer", "ping", a.String(), "", "there was no time left to find out which size gets through")
+			return
+		}
+		if !sure {
+			x.unknown("peer", "ping", a.String(), lossyFix, "some packets get through, and some do not, whatever their size")
 			return
 		}
 		x.fail("peer", "ping", a.String(), routeFix(a.String(), n)+"; or mend the link that takes too little",
@@ -111,15 +147,11 @@ func canPing() error {
 }
 
 // pingOf returns what tells whether an IP packet of a size gets to a host and back,
-// unfragmented.
+// unfragmented, once.
 func pingOf(ctx context.Context, local, remote netip.Addr) func(n int) bool {
 	return func(n int) bool {
-		for range echoTries {
-			if ok, err := ping(ctx, local, remote, n, echoWithin); ok || err != nil {
-				return ok
-			}
-		}
-		return false
+		ok, err := ping(ctx, local, remote, n, echoWithin)
+		return ok && err == nil
 	}
 }
 

@@ -11,7 +11,6 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 
 	"vswitch/ctl/api"
 	"vswitch/internal/lab"
@@ -74,7 +73,7 @@ func TestDoctorHealthy(t *testing.T) {
 			t.Errorf("%+v", f)
 		}
 	}
-	if res.Fail != 0 || res.OK < 20 || res.OK+res.Warn+res.Unknown != len(res.Findings) || res.Took <= 0 || res.Took > 10*time.Second {
+	if res.Fail != 0 || res.OK < 20 || res.OK+res.Warn+res.Unknown != len(res.Findings) || res.Took <= 0 || res.Took >= api.MaxDoctor {
 		t.Errorf("%+v", res)
 	}
 	expect(t, res, "mtu", "t0", api.StatusOK, "to 192.0.2.2: a vswitch, which gets IP packets of 1450 bytes whole", "")

@@ -348,6 +348,36 @@ func TestLargest(t *testing.T) {
 	}
 }
 
+// TestIsEdge: a size above which nothing passes is told from one that a search found
+// because much was lost.
+func TestIsEdge(t *testing.T) {
+	const edge = 1400
+	var tries atomic.Int32
+	for _, tc := range []struct {
+		name string
+		once func(n int) bool
+		want bool
+	}{
+		{"a black hole", func(n int) bool { return n <= edge }, true},
+		{"with some loss", func(n int) bool { return n <= edge && tries.Add(1)%5 != 0 }, true},
+		{"all passes", func(n int) bool { return true }, false},
+		{"nothing passes", func(n int) bool { return false }, false},
+		{"a smaller one", func(n int) bool { return n < edge }, false},
+		{"every other frame is lost", func(n int) bool { return tries.Add(1)%2 == 0 }, false},
+	} {
+		tries.Store(0)
+		if got := isEdge(edge, tc.once); got != tc.want {
+			t.Errorf("%s: %v", tc.name, got)
+		}
+	}
+	// Whoever answers seldom, a search finds some size.
+	var seldom atomic.Int32
+	once := func(int) bool { return seldom.Add(1)%4 == 0 }
+	if n := largest(60, 1500, often(once)); isEdge(n, once) {
+		t.Errorf("an edge at %d, where there is none", n)
+	}
+}
+
 func TestVLANsAt(t *testing.T) {
 	set := func(vids ...uint16) *vswitch.VLANSet {
 		s := new(vswitch.VLANSet)
