@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -150,7 +151,19 @@ func (s *Server) path(w http.ResponseWriter, r *http.Request, _ query) (any, err
 		return nil, &Error{Status: http.StatusBadRequest, Field: "vlan", Value: fmt.Sprint(*q.VLAN), Allowed: "0 (untagged) to 4094",
 			Message: fmt.Sprintf("vlan: %d is not a VLAN: want 0 (untagged) to 4094", *q.VLAN)}
 	}
-	return answer(s.svc.Path(r.Context(), q))
+	ctx, cancel := s.untilDone(r.Context())
+	defer cancel()
+	p, err := s.svc.Path(ctx, q)
+	return answer(p, cmp.Or(err, endedMeanwhile(r.Context(), ctx)))
+}
+
+// endedMeanwhile is the error of a look that was not brought to its end since the daemon
+// ends; ctx is untilDone's of the request's.
+func endedMeanwhile(request, ctx context.Context) error {
+	if ctx.Err() == nil || request.Err() != nil {
+		return nil
+	}
+	return &Error{Status: http.StatusServiceUnavailable, Message: "vswitchd ends, and did not look to the end; ask again when it runs"}
 }
 
 // maxPeer bounds DoctorQuery.Peer, in bytes: a host name has 253 (RFC 1035).
@@ -170,7 +183,10 @@ func (s *Server) doctor(w http.ResponseWriter, r *http.Request, _ query) (any, e
 		return nil, &Error{Status: http.StatusBadRequest, Field: "peer", Allowed: "a host name or an address",
 			Message: fmt.Sprintf("peer: %d bytes are no host name: want %d at most", len(q.Peer), maxPeer)}
 	}
-	return answer(s.svc.Doctor(r.Context(), q))
+	ctx, cancel := s.untilDone(r.Context())
+	defer cancel()
+	d, err := s.svc.Doctor(ctx, q)
+	return answer(d, cmp.Or(err, endedMeanwhile(r.Context(), ctx)))
 }
 
 // Path asks the way to an address. It takes up to MaxPath, and waits for that.

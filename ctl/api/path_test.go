@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -84,4 +85,58 @@ func TestPathAndDoctor(t *testing.T) {
 	if asked := svc.Asked(); len(asked) > 0 {
 		t.Errorf("what makes no sense was asked: %+v", asked)
 	}
+}
+
+// TestDoctorEndsWithTheDaemon: who asks when the daemon is told to end is not kept
+// waiting until it cuts him off, and hears why there is no answer.
+func TestDoctorEndsWithTheDaemon(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "ctl.sock")
+	begun := make(chan struct{}, 2)
+	ln, err := api.Listen(socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := api.NewServer(endless{&apitest.Service{}, begun}, slog.New(slog.DiscardHandler), api.Limits{})
+	go srv.Serve(ln) // ends with Shutdown
+	c := api.NewClient(socket, time.Minute)
+	defer c.Close()
+	errs := make(chan error, 2)
+	go func() {
+		_, err := c.Doctor(context.Background(), api.DoctorQuery{})
+		errs <- err
+	}()
+	go func() {
+		_, err := c.Path(context.Background(), api.PathQuery{Target: "10.0.0.2", FromPort: "p"})
+		errs <- err
+	}()
+	<-begun
+	<-begun
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if err := srv.Shutdown(ctx); err != nil {
+		t.Error(err)
+	}
+	for range 2 {
+		if err := <-errs; err == nil || !strings.Contains(err.Error(), "vswitchd ends") {
+			t.Errorf("%v, want that the daemon ends", err)
+		}
+	}
+}
+
+// endless is a Service that looks at everything until it is told to end.
+type endless struct {
+	*apitest.Service
+	begun chan<- struct{}
+}
+
+func (s endless) Doctor(ctx context.Context, _ api.DoctorQuery) (api.Doctor, error) {
+	s.begun <- struct{}{}
+	<-ctx.Done()
+	return api.Doctor{}, nil
+}
+
+func (s endless) Path(ctx context.Context, _ api.PathQuery) (api.Path, error) {
+	s.begun <- struct{}{}
+	<-ctx.Done()
+	return api.Path{}, nil
 }
