@@ -52,7 +52,8 @@ type Daemon struct {
 	replays    replays
 	probes     *prober
 	doctoring  sync.Mutex // held while somebody looks at everything; taken first
-	seen       seen       // addresses, drops: why.go and its neighbours
+	history    lossHistory
+	seen       seen // addresses, drops: why.go and its neighbours
 
 	captures captures
 
@@ -103,6 +104,7 @@ func New(o Options) (*Daemon, error) {
 	d.reconciler = newReconciler(d.sw, d.stopper, id, o.Workers, d.log, d.hub.tell)
 	d.reconciler.rxRings.limit = o.RxRings
 	d.probes.begin(d.sw, d.reconciler, id)
+	d.reconciler.removeDoctored() // of a process before this one, that was killed
 	d.captureDirs(o)
 	if err := d.begin(); err != nil {
 		d.sw.Close()
@@ -111,13 +113,14 @@ func New(o Options) (*Daemon, error) {
 	}
 	var ctx context.Context
 	ctx, d.cancel = context.WithCancel(context.Background())
-	d.running.Go(func() { d.hub.run(ctx.Done()) })    // these seven end with
+	d.running.Go(func() { d.hub.run(ctx.Done()) })    // these eight end with
 	d.running.Go(func() { d.reconciler.run(ctx) })    // ctx, by Close
 	d.running.Go(func() { tidy(ctx) })                //
 	d.running.Go(func() { d.watchDrops(ctx.Done()) }) //
 	d.running.Go(func() { d.seen.macs.run(ctx.Done()) })
 	d.running.Go(func() { d.keepLedger(ctx.Done()) })
 	d.running.Go(func() { d.probes.run(ctx) })
+	d.running.Go(func() { d.keepHistory(ctx.Done()) })
 	return d, nil
 }
 

@@ -40,6 +40,7 @@ func (d *Daemon) Doctor(ctx context.Context, q api.DoctorQuery) (api.Doctor, err
 	x.checkPorts()
 	x.checkAddresses()
 	x.checkLosses(ctx)
+	d.history.add(d.lookAtLosses(begun))
 	x.checkLeftovers()
 	var running sync.WaitGroup
 	for _, slow := range []func(context.Context){x.checkKernel, x.checkTunnels, x.checkChecksums, x.checkPeer} {

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -67,31 +66,31 @@ func (e *wrongError) Error() string { return e.what }
 
 func wrong(format string, args ...any) error { return &wrongError{fmt.Sprintf(format, args...)} }
 
-// doctored begins the names of the doctor's interfaces: the process follows, as in all
-// names of what a switch makes for a moment, so that the next start of one takes away
-// what a killed one left behind.
-const doctored = "vsw."
+// doctored begins the names of the doctor's interfaces. The beginning of the instance
+// follows: a process number does not tell daemons in several process namespaces apart.
+// As all that a switch makes, they are marked with the instance, too.
+const doctored = "vswd."
 
-func doctoredName(n int) string { return fmt.Sprintf("%s%d.d%d", doctored, os.Getpid(), n) }
+func (r *reconciler) doctoredName(n int) string {
+	return fmt.Sprintf("%s%.7s.%d", doctored, r.instance, n)
+}
 
-// removeDoctored takes away interfaces of a doctor of this process that was cut off, or
-// of one whose process is gone.
+// removeDoctored takes away interfaces of a doctor of this instance that was cut off, or
+// of one that has no process any more. No doctor of this instance may be at work.
 func (r *reconciler) removeDoctored() {
 	links, err := ports.Links()
 	if err != nil {
 		return
 	}
+	mine := strings.TrimSuffix(r.doctoredName(0), "0")
 	for _, l := range links {
-		rest, ok := strings.CutPrefix(l.Name, doctored)
-		pid, n, is := strings.Cut(rest, ".d")
-		if !ok || !is || l.Kind != "veth" || n == "" {
+		if !strings.HasPrefix(l.Name, doctored) || l.Kind != "veth" {
 			continue
 		}
-		id, err := strconv.Atoi(pid)
-		if err != nil {
-			continue
-		}
-		if _, err := os.Stat(fmt.Sprintf("/proc/%d", id)); id == os.Getpid() || errors.Is(err, os.ErrNotExist) {
+		rest, marked := strings.CutPrefix(l.Alias, ownedAlias)
+		instance, _, _ := strings.Cut(rest, " ")
+		half := !marked && strings.HasPrefix(l.Name, mine) // one that was not marked yet
+		if half || marked && (instance == r.instance || !livesElsewhere(instance)) {
 			_ = ports.RemoveLink(l.Name) // its other end goes with it, and then it is gone
 		}
 	}
@@ -116,7 +115,7 @@ func (x *doctor) exchange(ctx context.Context, finish bool) (arrived int, err er
 		}
 	}()
 	for i := range far {
-		port, end := doctoredName(base+2*i), doctoredName(base+2*i+1)
+		port, end := x.reconciler.doctoredName(base+2*i), x.reconciler.doctoredName(base+2*i+1)
 		index, endIndex, err := x.makePair(ctx, port, end)
 		if err != nil {
 			return 0, err

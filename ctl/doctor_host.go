@@ -311,7 +311,7 @@ func probeUDP(option int) func() error {
 // checkClsact puts a stop on an interface of the doctor's own, as on a port.
 func (x *doctor) checkClsact(ctx context.Context) {
 	const name = "stop at tc ingress"
-	port, far := doctoredName(8), doctoredName(9)
+	port, far := x.reconciler.doctoredName(8), x.reconciler.doctoredName(9)
 	index, _, err := x.makePair(ctx, port, far)
 	if err != nil {
 		x.unknown("kernel", "feature", name, permissionFix(err), "%v", err)

@@ -41,12 +41,13 @@ func (x *doctor) checkLeftovers() {
 				"a switch made it (%s), and no running configuration has it", ownerText(instance, x.reconciler.instance))
 		}
 		for _, stop := range stopsOn(l.Index) {
-			if x.isStopOwned(l, stop) {
+			if x.isStopOwned(l, stop.instance) {
 				continue
 			}
 			found++
-			x.warn("leftovers", "tc-filter", l.Name, fmt.Sprintf("tc qdisc del dev %s clsact", l.Name),
-				"a tc filter of a switch (%s) keeps its frames from the host, and it is no port of a running switch", ownerText(stop, x.reconciler.instance))
+			// The qdisc stays: others may have filters on it.
+			x.warn("leftovers", "tc-filter", l.Name, fmt.Sprintf("tc filter del dev %s ingress pref %d handle %#x bpf", l.Name, stop.pref, stop.handle),
+				"a tc filter of a switch (%s) keeps its frames from the host, and it is no port of a running switch", ownerText(stop.instance, x.reconciler.instance))
 		}
 	}
 	if found == 0 {
@@ -101,8 +102,15 @@ func livesElsewhere(instance string) bool {
 	return true
 }
 
-// stopsOn returns whose stops an interface has.
-func stopsOn(index int) (instances []string) {
+// stopFilter is a tc filter that is a switch's stop.
+type stopFilter struct {
+	instance string // whose it is
+	pref     uint16
+	handle   uint32
+}
+
+// stopsOn returns the stops that an interface has.
+func stopsOn(index int) (stops []stopFilter) {
 	l := &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: index}}
 	all, err := netlink.FilterList(l, netlink.HANDLE_MIN_INGRESS)
 	if err != nil {
@@ -112,9 +120,9 @@ func stopsOn(index int) (instances []string) {
 		if b, ok := f.(*netlink.BpfFilter); ok {
 			if id, ours := strings.CutPrefix(b.Name, ownedStop); ours {
 				id, _, _ = strings.Cut(id, ":") // the kernel appends ":[*fsobj]"
-				instances = append(instances, id)
+				stops = append(stops, stopFilter{id, b.Priority, b.Handle})
 			}
 		}
 	}
-	return instances
+	return stops
 }

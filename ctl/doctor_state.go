@@ -166,10 +166,11 @@ func (x *doctor) checkAddresses() {
 			}
 		}
 		t := b.FDB
-		if t.Evicted > 0 || t.Entries*20 >= t.Size*19 {
+		evicted := x.history.evictedLately(b.Name, t.Size, t.Evicted)
+		if evicted > 0 || t.Entries*20 >= t.Size*19 {
 			well = false
 			x.warn("addresses", "mac-table", b.Name, fmt.Sprintf("vswitchctl set-br %s mac-table-size=%d", b.Name, t.Size*4),
-				"its MAC table is full, or was: %d of %d entries, %d gave way to others; frames to those are flooded", t.Entries, t.Size, t.Evicted)
+				"its MAC table is full, or was: %d of %d entries, and %d gave way to others of late; frames to those are flooded", t.Entries, t.Size, evicted)
 		}
 		if well {
 			x.ok("addresses", "mac-table", b.Name, "%d of %d MACs, none flaps", t.Entries, t.Size)
@@ -213,16 +214,24 @@ func (x *doctor) checkLosses(ctx context.Context) {
 		if check == "" {
 			continue
 		}
-		ago := "at some time"
-		if !dr.LastSeen.IsZero() {
-			if time.Since(dr.LastSeen) > recently {
-				old += dr.Count
-				continue
+		if dr.LastSeen.IsZero() { // it is not known when
+			late := dr.Count
+			if dr.Bridge == "" && dr.Reason == vswitch.DropMissed.String() {
+				late = x.history.missedLately(dr.Port, dr.Count)
 			}
-			ago = spanText(time.Since(dr.LastSeen)) + " ago"
+			old += dr.Count - late
+			if late > 0 {
+				recent++
+				x.warn("losses", check, dr.Port, dr.Help, "%d frames lost: %s, in the last %d minutes", late, dr.Reason, int(recently.Minutes()))
+			}
+			continue
+		}
+		if time.Since(dr.LastSeen) > recently {
+			old += dr.Count
+			continue
 		}
 		recent++
-		x.warn("losses", check, dr.Port, dr.Help, "%d frames lost: %s, last %s", dr.Count, dr.Reason, ago)
+		x.warn("losses", check, dr.Port, dr.Help, "%d frames lost: %s, last %s ago", dr.Count, dr.Reason, spanText(time.Since(dr.LastSeen)))
 	}
 	if recent == 0 {
 		x.ok("losses", "ring-overrun", "", "no frame was lost for want of room in the last %d minutes (%d before)", int(recently.Minutes()), old)

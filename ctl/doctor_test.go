@@ -2,6 +2,7 @@ package ctl_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -277,6 +278,11 @@ func TestDoctorOfAddresses(t *testing.T) {
 		return errors.New("no table is full")
 	})
 	expect(t, res, "mac-table", "br0", api.StatusWarn, "its MAC table is full, or was", "vswitchctl set-br br0 mac-table-size=16")
+	// The fix mends it, and asks for no other.
+	p.d.Ctl("set-br", "br0", "mac-table-size=16")
+	if res = examine(t, p.d, api.DoctorQuery{}); strings.Contains(findings(res), "mac-table br0: its MAC table is full") {
+		t.Errorf("%s", findings(res))
+	}
 }
 
 // TestDoctorOfLosses: a receive buffer that ran over, a storm, a forged probe.
@@ -326,21 +332,37 @@ func TestDoctorFindsLeftovers(t *testing.T) {
 	other.Ctl("add-port", "br9", "vm9", "type=tap")
 	waitPort(t, other, c.Veth, api.PortUp)
 	d := h.Daemon(lab.DaemonOptions{})
-	// What belongs to somebody who lives is none.
+	// What belongs to somebody who lives is none; nor are the interfaces of his doctor,
+	// whatever process he is in his own namespace.
+	var vm9 []struct{ Ifalias string }
+	if err := json.Unmarshal([]byte(h.MustExec("ip", "-j", "link", "show", "vm9")), &vm9); err != nil || len(vm9) != 1 {
+		t.Fatal(err)
+	}
+	h.MustExec("ip", "link", "add", "name", "vswd.other.0", "type", "veth", "peer", "name", "vswd.other.1")
+	for _, name := range []string{"vswd.other.0", "vswd.other.1"} {
+		h.MustExec("ip", "link", "set", "dev", name, "alias", strings.TrimSuffix(vm9[0].Ifalias, "vm9")+"doctor")
+	}
 	res := examine(t, d, api.DoctorQuery{})
 	expect(t, res, "interface", "", api.StatusOK, "none was left behind", "")
+	if _, err := h.Link("vswd.other.0"); err != nil {
+		t.Errorf("the interfaces of another's doctor: %v", err)
+	}
 	other.Kill()
 	res = examine(t, d, api.DoctorQuery{})
 	expect(t, res, "interface", "vm9", api.StatusWarn, "no running configuration has it", "ip link del vm9")
-	expect(t, res, "tc-filter", c.Veth, api.StatusWarn, "keeps its frames from the host", "tc qdisc del dev "+c.Veth+" clsact")
+	expect(t, res, "tc-filter", c.Veth, api.StatusWarn, "keeps its frames from the host", "tc filter del dev "+c.Veth+" ingress pref ")
 	// The fixes mend it.
 	h.MustExec("ip", "link", "del", "vm9")
-	h.MustExec("tc", "qdisc", "del", "dev", c.Veth, "clsact")
-	// Interfaces of a doctor whose process is gone.
-	h.MustExec("ip", "link", "add", "name", "vsw.4194303.d0", "type", "veth", "peer", "name", "vsw.4194303.d1")
+	h.MustExec(strings.Fields(finding(t, res, "tc-filter", c.Veth).Fix)...)
+	if out := h.MustExec("tc", "filter", "show", "dev", c.Veth, "ingress"); strings.Contains(out, "bpf") {
+		t.Errorf("the fix leaves\n%s", out)
+	}
+	if out := h.MustExec("tc", "qdisc", "show", "dev", c.Veth); !strings.Contains(out, "clsact") {
+		t.Errorf("the fix takes the qdisc away, and all others' filters with it: %s", out)
+	}
 	res = examine(t, d, api.DoctorQuery{})
 	expect(t, res, "interface", "", api.StatusOK, "none was left behind", "")
-	if _, err := h.Link("vsw.4194303.d0"); err == nil {
+	if _, err := h.Link("vswd.other.0"); err == nil {
 		t.Error("the interfaces of a doctor that is gone are there")
 	}
 }
@@ -414,7 +436,7 @@ func TestDoctorIsCutOff(t *testing.T) {
 	begin := func() *lab.Proc {
 		p, _ := d.CtlStart("doctor")
 		lab.Eventually(t, patient, func() error {
-			if out := h.MustExec("ip", "-br", "link"); !strings.Contains(out, "vsw.") {
+			if out := h.MustExec("ip", "-br", "link"); !strings.Contains(out, "vswd.") {
 				return errors.New("the doctor has not begun")
 			}
 			return nil
@@ -425,12 +447,15 @@ func TestDoctorIsCutOff(t *testing.T) {
 	d.Kill()
 	p.Wait(patient)
 	d.Start()
-	if out := h.MustExec("ip", "-br", "link"); strings.Contains(out, "vsw.") {
+	if out := h.MustExec("ip", "-br", "link"); strings.Contains(out, "vswd.") {
 		t.Errorf("after kill -9 and a new start there is\n%s", out)
 	}
 	p = begin()
 	d.Stop()
 	p.Wait(patient)
+	if !strings.Contains(p.Out.String(), "vswitchd ends") {
+		t.Errorf("who asked a daemon that ends heard\n%s", p.Out)
+	}
 	unchanged(t, "after SIGTERM", empty, h)
 }
 
