@@ -150,4 +150,10 @@ func TestVerdict(t *testing.T) {
 			t.Errorf("got  %s\nwant %s", in.out.Verdict, tc.want)
 		}
 	}
+	// Where addresses had to give way, it may have been heard of.
+	in := &inquiry{now: now, ip: ip4, forgot: at(-5), out: api.Why{Address: "10.0.0.5"}}
+	in.judge()
+	if want := "10.0.0.5 is not remembered on any bridge; but more addresses were heard than are remembered, the last time 5s ago"; in.out.Verdict != want {
+		t.Errorf("got  %s\nwant %s", in.out.Verdict, want)
+	}
 }

@@ -48,9 +48,9 @@ func (in *inquiry) judge() {
 		in.trySilent(p.Bridge)
 	default:
 		out.Verdict = "nobody has heard of " + subject + " on " + cmp.Or(out.Bridge, "any bridge")
-		if at := in.d.seen.neighbors.forgot(); in.ip.IsValid() && !at.IsZero() {
+		if in.ip.IsValid() && !in.forgot.IsZero() {
 			out.Verdict = fmt.Sprintf("%s is not remembered on %s; but more addresses were heard than are remembered, the last time %s ago",
-				subject, cmp.Or(out.Bridge, "any bridge"), in.ago(at))
+				subject, cmp.Or(out.Bridge, "any bridge"), in.ago(in.forgot))
 		}
 		in.tryUnknown()
 	}

@@ -61,6 +61,7 @@ type inquiry struct {
 	bridges []api.BridgeStatus
 	ports   map[string]api.PortStatus
 	locals  []api.WhyPlace // the host's own that have the address
+	forgot  time.Time      // when an IP address had to give way last; zero: none did
 	out     api.Why
 }
 
@@ -105,6 +106,7 @@ func (r *reconciler) ownAddresses() map[string][]netip.Prefix {
 // neighbors finds what ARP and ND said of the address.
 func (in *inquiry) neighbors() {
 	t := in.d.seen.neighbors
+	in.forgot = t.forgot()
 	if in.ip.IsValid() {
 		for _, mac := range t.macsOf(in.ip, in.out.Bridge) {
 			if !in.has(mac) {
