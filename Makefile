@@ -18,7 +18,8 @@ BENCH     ?=
 
 TEST_NEEDS := iproute2=ip iputils-ping=ping iperf3=iperf3 tcpdump=tcpdump tshark=tshark \
 	ethtool=ethtool jq=jq openvswitch-switch=ovs-vswitchd \
-	gcc=gcc libc6-dev=/usr/include/stdlib.h vde2=vde_switch sockperf=sockperf tmux=tmux
+	gcc=gcc libc6-dev=/usr/include/stdlib.h vde2=vde_switch sockperf=sockperf tmux=tmux procps=ps \
+	netbase=/etc/services
 DEMO_NEEDS := iproute2=ip iputils-ping=ping iperf3=iperf3 tcpdump=tcpdump ethtool=ethtool
 BENCH_NEEDS := iproute2=ip iputils-ping=ping iperf3=iperf3 sockperf=sockperf ethtool=ethtool \
 	openvswitch-switch=ovs-vswitchd vde2=vde_switch

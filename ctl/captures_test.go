@@ -201,6 +201,22 @@ func over(most int) func(string) bool {
 	}
 }
 
+// holdsTCP waits until a capture has all that iperf3 sent, in bytes.
+func holdsTCP(t *testing.T, file string, sent int64) {
+	t.Helper()
+	lab.Eventually(t, patient, func() error {
+		var bytes int64
+		for _, n := range tsharkSome(file, "-Y", "tcp.dstport == 5201", "-T", "fields", "-e", "tcp.len") {
+			x, _ := strconv.ParseInt(n, 10, 64)
+			bytes += x
+		}
+		if bytes < sent {
+			return fmt.Errorf("%d bytes of TCP, and iperf3 sent %d", bytes, sent)
+		}
+		return nil
+	})
+}
+
 // TestCaptureSplit: with --split nothing is longer than the MTU lets it be, and the
 // stream is whole.
 func TestCaptureSplit(t *testing.T) {
@@ -212,17 +228,7 @@ func TestCaptureSplit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	lab.Eventually(t, patient, func() error {
-		var bytes int
-		for _, n := range tsharkSome(file, "-Y", "tcp.dstport == 5201", "-T", "fields", "-e", "tcp.len") {
-			x, _ := strconv.Atoi(n)
-			bytes += x
-		}
-		if int64(bytes) < r.Bytes {
-			return fmt.Errorf("%d bytes of TCP, and iperf3 sent %d", bytes, r.Bytes)
-		}
-		return nil
-	})
+	holdsTCP(t, file, r.Bytes)
 	c.end()
 	valid(t, file)
 	lens := tshark(t, file, "-T", "fields", "-e", "frame.len")
@@ -539,17 +545,7 @@ func TestCaptureOuter(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			lab.Eventually(t, patient, func() error {
-				var bytes int
-				for _, n := range tsharkSome(file, "-Y", "tcp.dstport == 5201", "-T", "fields", "-e", "tcp.len") {
-					x, _ := strconv.Atoi(n)
-					bytes += x
-				}
-				if int64(bytes) < r.Bytes {
-					return fmt.Errorf("%d bytes of TCP, and iperf3 sent %d", bytes, r.Bytes)
-				}
-				return nil
-			})
+			holdsTCP(t, file, r.Bytes)
 			c.end()
 			valid(t, file)
 			if n := len(tshark(t, file, "-Y", kind+" && icmp")); n != 6 {

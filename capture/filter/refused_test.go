@@ -295,6 +295,9 @@ func TestRefusedByTcpdump(t *testing.T) {
 func TestServices(t *testing.T) {
 	text, err := os.ReadFile("/etc/services")
 	if err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal(err)
+		}
 		t.Skip("no /etc/services: ", err)
 	}
 	known := map[string]service{}
