@@ -294,7 +294,7 @@ func (r *reconciler) refreshLocked(p *portState, now time.Time) {
 func (r *reconciler) dressLocked(p *portState) error {
 	l := p.link
 	object := p.port.Object()
-	if object == config.PacketPort || l.Index == 0 {
+	if object == config.PacketPort || object == config.PlugPort || l.Index == 0 {
 		return nil
 	}
 	o := p.port.Options

@@ -253,7 +253,7 @@ func (r *reconciler) bridgeLocked(b *config.Bridge) {
 func (r *reconciler) reopenLocked(want map[string]wantedPort) {
 	var old []*portState
 	for name, p := range r.ports {
-		if p.device != nil && p.port.Object() == config.PacketPort && reopens(p.port.Options, want[name].port.Options) {
+		if p.device != nil && (p.port.Object() == config.PacketPort || p.port.Object() == config.PlugPort) && reopens(p.port.Options, want[name].port.Options) {
 			old = append(old, p)
 		}
 	}

@@ -29,7 +29,12 @@ func (d *Daemon) Config(_ context.Context, version uint64) (api.ConfigVersion, e
 
 // Edit is described at api.Service.
 func (d *Daemon) Edit(_ context.Context, e api.Edit) (api.EditResult, error) {
-	return d.change(e.Comment, 0, false, func(doc config.Document) (config.Document, error) {
+	confirm := time.Duration(e.Confirm * float64(time.Second))
+	if confirm < 0 || confirm > api.MaxConfirm {
+		return api.EditResult{}, &api.Error{Status: 400, Field: "confirm", Value: fmt.Sprint(e.Confirm), Allowed: fmt.Sprintf("0 to %d seconds", int(api.MaxConfirm.Seconds())),
+			Message: fmt.Sprintf("confirm: %v seconds is out of range: want 0 to %d", e.Confirm, int(api.MaxConfirm.Seconds()))}
+	}
+	return d.change(e.Comment, confirm, false, func(doc config.Document) (config.Document, error) {
 		next, err := config.Apply(doc, e.Ops)
 		return next, refused(err)
 	})

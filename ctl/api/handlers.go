@@ -41,7 +41,7 @@ func (s *Server) endpoints() map[string]map[string]endpoint {
 		"/v1/events":    get(endpoint{[]string{"kind", "bridge"}, s.events}),
 	}
 	for _, part := range []map[string]map[string]endpoint{
-		s.captureEndpoints(), s.whyEndpoints(), s.traceEndpoints(), s.pathEndpoints(), s.monitoringEndpoints(),
+		s.captureEndpoints(), s.whyEndpoints(), s.traceEndpoints(), s.pathEndpoints(), s.monitoringEndpoints(), s.plugEndpoints(),
 	} {
 		maps.Copy(all, part)
 	}

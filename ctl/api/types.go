@@ -21,6 +21,7 @@ type Service interface {
 	TraceService
 	PathService
 	MonitoringService
+	PlugService
 
 	Version() Version
 	Status(ctx context.Context, bridge string) (Status, error) // bridge "" is all
@@ -285,6 +286,7 @@ type FlushResult struct {
 // Edit is one change: its ops are applied in order, all or none.
 type Edit struct {
 	Ops     []config.Op `json:"ops"`
+	Confirm float64     `json:"confirm,omitempty"` // seconds; above zero: go back unless confirmed in time
 	Comment string      `json:"comment,omitempty"` // what history shows; vswitchctl puts its command line here
 }
 

@@ -306,7 +306,44 @@ func (e *editor) setPort(op Op) error {
 	if err := sameType(p, word, given); err != nil {
 		return err
 	}
+	options, err = publishing(p, options)
+	if err != nil {
+		return err
+	}
 	return set(&p.Options, options, p.Object(), portPath(b.Name, p.Name))
+}
+
+// publishing reads `publish+`, which adds to what a plug publishes, and `publish-`,
+// which takes from it, beside the whole list.
+func publishing(p *Port, typed Options) (Options, error) {
+	plus, isPlus := typed["publish+"]
+	minus, isMinus := typed["publish-"]
+	if p.Object() != PlugPort || !isPlus && !isMinus {
+		return typed, nil
+	}
+	if typed.IsSet("publish") {
+		return nil, refuse("", "publish is given beside publish+ or publish-: want the whole list, or what changes in it")
+	}
+	list := splitList(p.Options["publish"])
+	for _, word := range splitList(minus) {
+		gone, err := ParsePublish(word)
+		if err != nil {
+			return nil, err
+		}
+		i := slices.Index(list, gone.String())
+		if i < 0 {
+			return nil, refuse(word, "%s is not published by port %q%s", shown(word), p.Name, didYouMean(word, list))
+		}
+		list = slices.Delete(list, i, i+1)
+	}
+	next := make(Options, len(typed))
+	for name, value := range typed {
+		next[name] = value
+	}
+	delete(next, "publish+")
+	delete(next, "publish-")
+	next["publish"] = strings.Join(append(list, splitList(plus)...), ",")
+	return next, nil
 }
 
 func (e *editor) delPort(op Op) error {

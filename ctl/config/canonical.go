@@ -230,7 +230,7 @@ func canonicalOption(object Object, path, name, value string) (string, *Error) {
 		e.Path = path
 		return "", e
 	}
-	canonical, e := row.canonical(value)
+	canonical, e := row.at(object).canonical(value)
 	if e != nil {
 		e.Path = path + "." + name
 		return "", e

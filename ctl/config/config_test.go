@@ -195,7 +195,7 @@ func TestCanonical(t *testing.T) {
 		{"mac-flap-limit", "1001", refused, `"1001" is out of range: want 0 to 1000`},
 		{"n_rxq", "17", refused, `"17" is out of range: want 1 to 16`},
 	} {
-		got, err := find(c.option).Canonical(c.in)
+		got, err := find(c.option).at(BridgeObject).Canonical(c.in)
 		if got != c.want || (err == nil) != (c.message == "") || err != nil && err.Error() != c.message {
 			t.Errorf("%s=%q: got %q, %v; want %q, %s", c.option, c.in, got, err, c.want, c.message)
 			continue
@@ -218,7 +218,7 @@ func TestLookup(t *testing.T) {
 		{BridgeObject, "mac_aging_time", `unknown option "mac_aging_time" for bridge; did you mean "mac-aging-time"?`},
 		{MirrorObject, "zzz", `unknown option "zzz" for mirror`},
 		{PacketPort, "peer", `option "peer" is not for port type packet, but for port type patch`},
-		{PatchPort, "mtu", `option "mtu" is not for port type patch, but for port type tap, port type internal and bridge`},
+		{PatchPort, "mtu", `option "mtu" is not for port type patch, but for port type tap, port type internal, bridge and port type plug`},
 	} {
 		_, err := Lookup(c.object, c.name)
 		if err == nil || err.Error() != c.want {
@@ -228,7 +228,7 @@ func TestLookup(t *testing.T) {
 	if o, err := Lookup(PacketPort, "tag"); err != nil || o.Name != "tag" {
 		t.Errorf("tag: %v, %v", o, err)
 	}
-	if err := CheckPortType("tpa"); err == nil || err.Error() != `"tpa" is not a port type: want packet, tap, internal, patch, vxlan, gre or geneve; did you mean "tap"?` {
+	if err := CheckPortType("tpa"); err == nil || err.Error() != `"tpa" is not a port type: want packet, tap, internal, patch, plug, vxlan, gre or geneve; did you mean "tap"?` {
 		t.Error(err)
 	}
 	if err := CheckPortType(""); err != nil {
@@ -400,9 +400,9 @@ func TestValidateByHand(t *testing.T) {
 		`meshes: 4097 meshes are too many: want at most 4096`: {Meshes: make([]Mesh, maxMeshes+1)},
 		`bridges[b].ports[x]: unknown option "tga" for port type packet; did you mean "tag"?`: {
 			Bridges: []Bridge{{Name: "b", Ports: []Port{{Name: "x", Options: Options{"tga": "1"}}}}}},
-		`bridges[b].ports[x].type: "veth" is not a port type: want packet, tap, internal, patch, vxlan, gre or geneve`: {
+		`bridges[b].ports[x].type: "veth" is not a port type: want packet, tap, internal, patch, plug, vxlan, gre or geneve`: {
 			Bridges: []Bridge{{Name: "b", Ports: []Port{{Name: "x", Type: "veth"}}}}},
-		`bridges[b].ports[x].type: "local" is not a port type: want packet, tap, internal, patch, vxlan, gre or geneve`: {
+		`bridges[b].ports[x].type: "local" is not a port type: want packet, tap, internal, patch, plug, vxlan, gre or geneve`: {
 			Bridges: []Bridge{{Name: "b", Ports: []Port{{Name: "x", Type: "local"}}}}},
 	} {
 		if err := d.Validate(); err == nil || err.Error() != want {

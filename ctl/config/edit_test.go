@@ -65,7 +65,7 @@ func TestApply(t *testing.T) {
 		{"add port, bad value", []Op{{Op: "add-port", Bridge: "br1", Port: "x", Options: Options{"tag": "5000"}}},
 			`add-port br1 x: bridges[br1].ports[x].tag: "5000" is not a VLAN: want 0 to 4094`},
 		{"add port, bad type", []Op{{Op: "add-port", Bridge: "br1", Port: "x", Options: Options{"type": "patc"}}},
-			`add-port br1 x: "patc" is not a port type: want packet, tap, internal, patch, vxlan, gre or geneve; did you mean "patch"?`},
+			`add-port br1 x: "patc" is not a port type: want packet, tap, internal, patch, plug, vxlan, gre or geneve; did you mean "patch"?`},
 		{"add port, no bridge", []Op{{Op: "add-port", Bridge: "rb1", Port: "x"}}, `add-port rb1 x: no bridge is named "rb1"; did you mean "br1"?`},
 		{"add port again", []Op{{Op: "add-port", Bridge: "br0", Port: "veth1"}}, `add-port br0 veth1: "veth1" is a port of br0 already`},
 		{"add port that may exist", []Op{{Op: "add-port", Bridge: "br0", Port: "veth2", MayExist: true, Options: Options{"type": "packet", "offload": "off"}}},
@@ -115,7 +115,7 @@ func TestApply(t *testing.T) {
 			`add-sflow br1: bridges[br1].sflow: unknown option "samplin" for sflow; did you mean "sampling"?`},
 		{"add sFlow, an option of others", []Op{{Op: "add-sflow", Bridge: "br1", Options: Options{"tag": "10"}}},
 			`add-sflow br1: bridges[br1].sflow: option "tag" is not for sflow, but for port type packet, port type tap, port type internal, ` +
-				`port type patch, port type vxlan, port type gre, port type geneve, bridge and mesh`},
+				`port type patch, port type plug, port type vxlan, port type gre, port type geneve, bridge and mesh`},
 		{"add sFlow again", []Op{{Op: "add-sflow", Bridge: "br1", Options: Options{"target": "10.0.0.9"}}, {Op: "add-sflow", Bridge: "br1"}},
 			`step 2: add-sflow br1: br1 has sFlow already: it has one at most; --may-exist sets its options`},
 		{"add sFlow that may exist", []Op{{Op: "add-sflow", Bridge: "br1", Options: Options{"target": "10.0.0.9", "header": "64"}},

@@ -19,6 +19,7 @@ const (
 	TapPort      Object = "tap"
 	InternalPort Object = "internal"
 	PatchPort    Object = "patch"
+	PlugPort     Object = "plug" // the host's end of a veth pair whose other end is in a container
 	VXLANPort    Object = "vxlan"
 	GREPort      Object = "gre"
 	GenevePort   Object = "geneve"
@@ -29,7 +30,7 @@ const (
 
 // PortTypes are the words `type` takes, the default first.
 func PortTypes() []string {
-	return append([]string{string(PacketPort), string(TapPort), string(InternalPort), string(PatchPort)}, tunnelTypes...)
+	return append([]string{string(PacketPort), string(TapPort), string(InternalPort), string(PatchPort), string(PlugPort)}, tunnelTypes...)
 }
 
 var tunnelTypes = []string{string(VXLANPort), string(GREPort), string(GenevePort)}
@@ -54,27 +55,35 @@ type Kind uint8
 
 // The kinds, with their canonical spelling.
 const (
-	Bool       Kind = iota // true, false; on, off, yes, no, 1 and 0 are read too
-	Int                    // decimal, Min to Max
-	Seconds                // decimal, Min to Max; 5m and 1h30m are read too
-	Size                   // bytes with the largest suffix of k, M, G (1024) that is exact; Min to Max bytes
-	Enum                   // one of Words
-	VLAN                   // decimal, Min to Max
-	VLANList               // sorted ranges: 10,20-30
-	CIDRList               // addresses with prefix lengths, in the order given: 10.0.0.1/24,fd00::1/64
-	MAC                    // 02:00:00:00:00:01; unicast, not zero
-	PortName               // of a port
-	PortList               // names of ports of the same bridge, sorted
-	BridgeName             // of a bridge
-	Key                    // decimal, Min to Max; 0x… is read too
-	IntOrWord              // decimal, Min to Max, a multiple of Step; 0x… is read too; or one of Words
-	Address                // IPv4 or IPv6, unicast, without zone
-	Host                   // such an address, or a host name in lower case
-	HostList               // such hosts, each once, in the order given
-	Targets                // addresses with UDP ports, each once, in the order given: 10.0.0.9:6343,[fd00::9]:6343
-	Agent                  // the name of an interface, or an address
-	File                   // absolute path
-	Account                // a user's or group's name or number
+	Bool        Kind = iota // true, false; on, off, yes, no, 1 and 0 are read too
+	Int                     // decimal, Min to Max
+	Seconds                 // decimal, Min to Max; 5m and 1h30m are read too
+	Size                    // bytes with the largest suffix of k, M, G (1024) that is exact; Min to Max bytes
+	Enum                    // one of Words
+	VLAN                    // decimal, Min to Max
+	VLANList                // sorted ranges: 10,20-30
+	CIDRList                // addresses with prefix lengths, in the order given: 10.0.0.1/24,fd00::1/64
+	MAC                     // 02:00:00:00:00:01; unicast, not zero
+	PortName                // of a port
+	PortList                // names of ports of the same bridge, sorted
+	BridgeName              // of a bridge
+	Key                     // decimal, Min to Max; 0x… is read too
+	IntOrWord               // decimal, Min to Max, a multiple of Step; 0x… is read too; or one of Words
+	Address                 // IPv4 or IPv6, unicast, without zone
+	Host                    // such an address, or a host name in lower case
+	HostList                // such hosts, each once, in the order given
+	Targets                 // addresses with UDP ports, each once, in the order given: 10.0.0.9:6343,[fd00::9]:6343
+	Agent                   // the name of an interface, or an address
+	File                    // absolute path
+	Account                 // a user's or group's name or number
+	Container               // docker:web, podman:web, containerd:ID, netns:blue, pid:17@8842 (its start, in clock ticks), or an absolute path
+	Interface               // the name of an interface
+	AddressList             // addresses without prefix lengths, one of each family; or one of Words
+	RouteList               // 10.9.0.0/16 via 10.0.0.254, or 10.9.0.0/16 alone, separated by commas
+	NameList                // DNS labels, each once, in the order given
+	NetworkList             // networks, at most one of each family: 10.0.0.0/24,fd00::/64
+	RangeList               // addresses, networks and ranges of addresses: 10.0.0.1,10.0.0.8/29,10.0.0.20-10.0.0.30
+	PublishList             // [HOST:]PORT:PORT/tcp, each host's port once: 8080:80/tcp,127.0.0.1:5353:53/udp
 )
 
 var kindNames = [...]string{
@@ -82,6 +91,8 @@ var kindNames = [...]string{
 	VLANList: "VLAN list", CIDRList: "addresses", MAC: "MAC", PortName: "port", PortList: "ports",
 	BridgeName: "bridge", Key: "key", IntOrWord: "number or word", Address: "address", Host: "host", HostList: "hosts",
 	Targets: "collectors", Agent: "agent", File: "file", Account: "account",
+	Container: "container", Interface: "interface", AddressList: "addresses", RouteList: "routes", NameList: "names",
+	NetworkList: "networks", RangeList: "address ranges", PublishList: "published ports",
 }
 
 func (k Kind) String() string { return kindNames[k] }
@@ -93,7 +104,8 @@ type Option struct {
 	Kind     Kind
 	Min, Max int      // Int, Key, IntOrWord, Seconds, VLAN; bytes for Size
 	Step     int      // IntOrWord: the number is a multiple of it, where it is above 1
-	Words    []string // Enum, IntOrWord
+	Words    []string // Enum, IntOrWord, AddressList
+	InPlug   []string // CIDRList: words that may stand in the list of a plug
 	Default  string   // canonical; empty when there is no fixed one: Help says what holds then
 	InMesh   string   // Default of a mesh, where that is another one
 	Help     string   // one line
@@ -133,7 +145,26 @@ func (o *Option) Allowed() string {
 	case VLANList:
 		return fmt.Sprintf("VLANs %d to %d and ranges of them, such as 10,20-30", o.Min, o.Max)
 	case CIDRList:
+		if o.InPlug != nil {
+			return "addresses with prefix lengths, such as 10.0.0.5/24,fd00::5/64, or " + orList(o.InPlug)
+		}
 		return "addresses with prefix lengths, such as 10.0.0.1/24,fd00::1/64"
+	case Container:
+		return "docker:NAME, podman:NAME, containerd:ID, netns:NAME, pid:NUMBER, or the path of a network namespace"
+	case Interface:
+		return fmt.Sprintf("the name of an interface, at most %d bytes", maxInterfaceName)
+	case AddressList:
+		return "addresses, at most one of each family, such as 10.0.0.1,fd00::1" + orWords(o.Words)
+	case RouteList:
+		return "routes, such as 10.9.0.0/16 via 10.0.0.254"
+	case NameList:
+		return "names of letters, digits and dashes, such as db,db-1"
+	case NetworkList:
+		return "networks, at most one of each family, such as 10.0.0.0/24,fd00::/64"
+	case RangeList:
+		return "addresses, networks and ranges, such as 10.0.0.1,10.0.0.8/29,10.0.0.20-10.0.0.30"
+	case PublishList:
+		return "[HOST:]PORT:PORT[/tcp|/udp], such as 8080:80 or 127.0.0.1:5353:53/udp"
 	case MAC:
 		return "a unicast MAC address, such as 02:00:00:00:00:01"
 	case PortName:
@@ -171,12 +202,15 @@ const (
 )
 
 var (
-	allPorts  = []Object{PacketPort, TapPort, InternalPort, PatchPort, VXLANPort, GREPort, GenevePort, LocalPort, BridgeObject, MeshObject}
-	realPorts = []Object{PacketPort, TapPort, InternalPort}
-	withRings = []Object{PacketPort, TapPort, InternalPort, VXLANPort, GREPort, GenevePort}
-	sockets   = []Object{PacketPort, TapPort} // forwarded by AF_PACKET
-	ownedTAPs = []Object{TapPort, InternalPort, LocalPort, BridgeObject}
+	allPorts  = []Object{PacketPort, TapPort, InternalPort, PatchPort, PlugPort, VXLANPort, GREPort, GenevePort, LocalPort, BridgeObject, MeshObject}
+	realPorts = []Object{PacketPort, TapPort, InternalPort, PlugPort}
+	withRings = []Object{PacketPort, TapPort, InternalPort, PlugPort, VXLANPort, GREPort, GenevePort}
+	sockets   = []Object{PacketPort, TapPort, PlugPort} // forwarded by AF_PACKET
 	hostPorts = []Object{InternalPort, LocalPort, BridgeObject}
+	withMTU   = []Object{TapPort, InternalPort, LocalPort, BridgeObject, PlugPort}
+	addressed = []Object{InternalPort, LocalPort, BridgeObject, PlugPort}
+	onPlug    = []Object{PlugPort}
+	onPacket  = []Object{PacketPort}
 	onBridge  = []Object{BridgeObject}
 	onMirror  = []Object{MirrorObject}
 	onMesh    = []Object{MeshObject}
@@ -198,13 +232,47 @@ var table = []Option{
 		Words: []string{"access", "trunk", "native-tagged", "native-untagged"},
 		Help:  "how the port uses tags; unset is access when tag is set, else trunk"},
 
-	// Interfaces the switch makes for the host.
-	{Name: "ip", Objects: hostPorts, Kind: CIDRList,
-		Help: "addresses of the interface (a bridge: of its local port), IPv4 and IPv6"},
-	{Name: "mac", Objects: hostPorts, Kind: MAC, OVS: "Interface:mac",
+	// Interfaces the switch makes: for the host, and for containers.
+	{Name: "ip", Objects: addressed, Kind: CIDRList, InPlug: []string{"auto", "auto4", "auto6"},
+		Help: "addresses of the interface (a bridge: of its local port; a plug: of the container's), IPv4 and IPv6"},
+	{Name: "mac", Objects: addressed, Kind: MAC, OVS: "Interface:mac",
 		Help: "MAC address of the interface (a bridge: of its local port); unset leaves the choice to the switch"},
-	{Name: "mtu", Objects: ownedTAPs, Kind: Int, Min: 68, Max: maxMTU, OVS: "Interface:mtu_request",
-		Help: "MTU in bytes of the interface (a bridge: of its local port); unset leaves the kernel's 1500"},
+	{Name: "mtu", Objects: withMTU, Kind: Int, Min: 68, Max: maxMTU, OVS: "Interface:mtu_request",
+		Help: "MTU of the interface (a bridge: of its local port); unset is 1500, of a plug what tunnels carry"},
+	{Name: "nat", Objects: hostPorts, Kind: Enum, Words: []string{"none", "masquerade"}, Default: "none",
+		Help: "masquerade: the interface is a gateway; what leaves for elsewhere has the host's address"},
+
+	// Containers: what their interface is like.
+	{Name: "container", Objects: onPlug, Kind: Container,
+		Help: "whom the other end of the veth pair is in; required"},
+	{Name: "ifname", Objects: onPlug, Kind: Interface, Default: "eth1",
+		Help: "name of the interface in the container"},
+	{Name: "gateway", Objects: onPlug, Kind: AddressList, Words: []string{"none"},
+		Help: "default routes; unset is the bridge's gateway, where the container has no other"},
+	{Name: "route", Objects: onPlug, Kind: RouteList,
+		Help: "more routes of the container"},
+	{Name: "alias", Objects: onPlug, Kind: NameList,
+		Help: "more names of the container on the bridge, beside its own"},
+	{Name: "publish", Objects: onPlug, Kind: PublishList,
+		Help: "ports of the host that lead to ports of the container"},
+
+	// Addresses and names of a bridge's containers.
+	{Name: "ipam.subnet", Objects: onBridge, Kind: NetworkList,
+		Help: "networks that containers get addresses of (ip=auto); unset is those of ip"},
+	{Name: "ipam.gateway", Objects: onBridge, Kind: AddressList,
+		Help: "default routes of containers; unset is the bridge's own addresses in the subnets"},
+	{Name: "ipam.range", Objects: onBridge, Kind: NetworkList,
+		Help: "the part of the subnets that ip=auto takes addresses of; unset is all"},
+	{Name: "ipam.exclude", Objects: onBridge, Kind: RangeList,
+		Help: "addresses that ip=auto never gives"},
+	{Name: "dns", Objects: onBridge, Kind: Bool, Default: "true",
+		Help: "answer containers' names at the bridge's addresses, where ipam.subnet or nat makes it a gateway"},
+
+	// A NIC that leads to the LAN.
+	{Name: "take_addresses", Objects: onPacket, Kind: Bool, Default: "false",
+		Help: "the interface's addresses and routes are the bridge's local port's while it is a port"},
+	{Name: "macnat", Objects: onPacket, Kind: Bool, Default: "false",
+		Help: "what leaves has the interface's own MAC address: for LANs that allow one MAC a port"},
 
 	// How a port does its work.
 	{Name: "offload", Objects: realPorts, Kind: Bool, Default: "true",
@@ -344,12 +412,17 @@ func OptionsFor(object Object) []Option {
 
 // at is the row as it holds at object.
 func (o *Option) at(object Object) *Option {
-	if object != MeshObject || o.InMesh == "" {
-		return o
+	switch {
+	case object == MeshObject && o.InMesh != "":
+		row := *o
+		row.Default = o.InMesh
+		return &row
+	case object != PlugPort && o.InPlug != nil:
+		row := *o
+		row.InPlug = nil
+		return &row
 	}
-	row := *o
-	row.Default = o.InMesh
-	return &row
+	return o
 }
 
 // find is the row of a name, nil when there is none.

@@ -23,6 +23,7 @@ func Reference() string {
 		{"Port: `type=tap`", []Object{TapPort}, "A TAP that the switch makes, for a virtual machine."},
 		{"Port: `type=internal`", []Object{InternalPort}, "A TAP that the switch makes, for the host itself."},
 		{"Port: `type=patch`", []Object{PatchPort}, "One of a pair that joins two bridges."},
+		{"Port: `type=plug`", onPlug, "A veth pair that the switch makes: the port is the host's end, the other is an interface of the container. `vswitchctl plug` makes such ports; see [containers](containers.md)."},
 		{"Port: `type=vxlan`, `type=gre`, `type=geneve`", tunnels, "A tunnel to another host. Two tunnels need different hosts, keys (`in_key`), `local_ip` or UDP ports. Where Open vSwitch takes the word `flow`, here it is refused."},
 		{"Mirror", onMirror, "Needs `select_all`, `select_src_port` or `select_dst_port`, and one of the outputs."},
 		{"Mesh", onMesh, "One tunnel port to each peer, in one bridge; what comes from a peer never goes to another. The port to `host2` is called `NAME:host2`."},

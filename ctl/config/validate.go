@@ -31,6 +31,7 @@ func (d *Document) Validate() error {
 	d.canonicalise(r)
 	d.checkNames(r)
 	d.checkPatches(r)
+	d.checkPlugs(r)
 	d.checkCaptures(r)
 	d.checkTunnels(r)
 	d.checkMeshes(r)

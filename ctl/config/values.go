@@ -145,6 +145,8 @@ func (o *Option) canonical(value string) (string, *Error) {
 			return "", o.wrong(v, "is not a name or number of a user or group")
 		}
 		return v, nil
+	case Container, Interface, AddressList, RouteList, NameList, NetworkList, RangeList, PublishList:
+		return o.plugValue(v)
 	}
 	panic("config: kind without a reader")
 }
@@ -172,6 +174,12 @@ func (o *Option) number(v, what string) (string, *Error) {
 func (o *Option) addresses(v string) (string, *Error) {
 	var list []string
 	for _, word := range splitList(v) {
+		if slices.Contains(o.InPlug, word) {
+			if !slices.Contains(list, word) {
+				list = append(list, word)
+			}
+			continue
+		}
 		p, err := netip.ParsePrefix(word)
 		if err != nil {
 			if _, err := netip.ParseAddr(word); err == nil {

@@ -36,6 +36,7 @@ type Service struct {
 	P       Probes
 	Captures
 	Monitoring
+	Plugs
 	Panic any // not nil: every method but Version panics with it
 	Feed  int // capacity of each subscription
 

@@ -1,0 +1,8 @@
+// Package plug keeps containers plugged in: it makes a veth pair for each plug that is
+// wanted, again when the container starts anew, and takes it away when the container is
+// gone for good.
+//
+// Its one idea: a plug belongs to a container's name. Whatever happens, a restart of the
+// container, of its runtime, of the switch, a pair that somebody deletes, leads to the same
+// question: what is wanted for that name, where is it now, and what is there?
+package plug
