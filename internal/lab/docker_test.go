@@ -68,3 +68,22 @@ func nothingLeft(t *testing.T, c *cage, pids []int) {
 	}
 }
 
+func TestPodman(t *testing.T) {
+	l := New(t)
+	h := l.Host("a")
+	began := time.Now()
+	p := h.Podman(PodmanOptions{})
+	t.Logf("ready after %v", time.Since(began))
+	p.Must("run", "-d", "--name", "c1", BusyboxImage, "sleep", "1000")
+	if out := p.Must("exec", "c1", "ip", "-4", "addr", "show", "eth0"); !strings.Contains(out, "inet 10.88.") {
+		t.Errorf("eth0 of c1: %s", out)
+	}
+	p.Must("run", "--rm", BusyboxImage, "true")
+	pids := p.cage.processes()
+	p.Stop()
+	p.Start()
+	began = time.Now()
+	p.Close()
+	t.Logf("closed after %v", time.Since(began))
+	nothingLeft(t, p.cage, pids)
+}
