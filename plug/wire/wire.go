@@ -1,6 +1,24 @@
 // Package wire makes and unmakes veth pairs: one end in this network namespace, for the
 // switch, the other in a container, dressed with a name, addresses, routes and an MTU.
 // It knows no runtime and no document.
+//
+//	this namespace                       the container's
+//	┌──────────────────────┐             ┌─────────────────────────────────┐
+//	│ Spec.Host            │    veth     │ Spec.IfName, Spec.MAC           │
+//	│ alias, MTU, no IPv6  │◄───────────►│ alias, MTU, addresses, routes   │
+//	│ of its own           │             │ lo is up                        │
+//	└──────────────────────┘             └─────────────────────────────────┘
+//
+// Its one idea: every change pushes what takes it back, so that a failure at any step
+// leaves both namespaces as they were. The container's end is born in the container's
+// namespace, under its last name and address: there is no moment at which it could be
+// seen under another, or be left behind in this one. Requests to the kernel go by a
+// netlink socket that was opened in the container's namespace; only what has no netlink
+// (a packet socket, one sysctl) is done by a thread that steps in for the moment.
+//
+// The namespace cannot go while Plug works on it, since an open Namespace holds it.
+// When its container is gone by then, the kernel takes the pair away with the namespace
+// at Close.
 package wire
 
 import (
@@ -34,49 +52,9 @@ type Plugged struct {
 	Made            bool // the pair was not there before
 }
 
-// Namespace is an open network namespace. Close gives it back.
-//
-// Thread-safety: immutable; may be used by many goroutines until Close.
-type Namespace struct{}
-
-// ID identifies a namespace as long as it lives: device and inode of its file in nsfs.
-// It is comparable.
-type ID struct{ Dev, Ino uint64 }
-
 // Errors that a caller tells apart, with errors.Is.
 var (
-	ErrNoNamespace = errors.New("the network namespace is gone")
-	ErrTaken       = errors.New("the interface name is taken")
+	ErrNoNamespace  = errors.New("the network namespace is gone")
+	ErrTaken        = errors.New("the interface name is taken")
+	ErrAddressTaken = errors.New("the address is taken")
 )
-
-// Open opens the network namespace at path: /proc/PID/ns/net, /run/netns/NAME, or
-// what a runtime names. What is no network namespace, and this process's own, are refused.
-func Open(path string) (*Namespace, error) { return nil, errors.New("not built yet") }
-
-func (n *Namespace) ID() ID       { return ID{} }
-func (n *Namespace) Close() error { return nil }
-
-// Plug makes the pair as s says, or changes the one that is there (known by its alias
-// and by where its other end is) into that, and announces its addresses (gratuitous ARP,
-// unsolicited neighbour advertisements) when the pair or an address is new. A failure
-// half way leaves no pair behind that was not there before. had is what an earlier Plug
-// was given, whose addresses and routes go where s lacks them; nil: nothing is known.
-func Plug(n *Namespace, s Spec, had *Spec) (Plugged, error) {
-	return Plugged{}, errors.New("not built yet")
-}
-
-// Unplug removes the pair whose host's end is host and has that alias. That it is gone
-// already is no error; that somebody else's interface has the name is.
-func Unplug(host, alias string) error { return errors.New("not built yet") }
-
-// Announce tells the container's neighbours of its addresses again.
-func Announce(n *Namespace, ifname string) error { return errors.New("not built yet") }
-
-// Leftovers lists interfaces of this namespace whose alias begins with prefix.
-func Leftovers(prefix string) ([]Leftover, error) { return nil, errors.New("not built yet") }
-
-// Leftover is an interface that somebody made by this package.
-type Leftover struct {
-	Name, Alias string
-	Index       int
-}
