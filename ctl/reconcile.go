@@ -304,7 +304,7 @@ func (r *reconciler) portLocked(w wantedPort) {
 // reopens reports whether a change of options needs a new device.
 func reopens(old, new config.Options) bool {
 	for _, name := range []string{
-		"n_rxq", "n_rxq_desc", "rx-buffer", "tx-ring", "owner", "group",
+		"n_rxq", "n_rxq_desc", "rx-buffer", "tx-ring", "owner", "group", "macnat",
 		"remote_ip", "local_ip", "key", "in_key", "out_key", "dst_port", "tos", "ttl", "df_default", "csum", "seq", "mss_clamp", "bfd_enable",
 	} {
 		if old[name] != new[name] {

@@ -36,6 +36,7 @@ func (r *reconciler) openPacket(p *portState, l ports.Link) (*ports.Packet, erro
 	d, err := ports.OpenPacket(l.Name, l.Index, ports.PacketOptions{
 		Queues: options.Int("n_rxq"), RxBuffer: options.Int("rx-buffer"), RxSlots: slots,
 		Growable: options.Text("n_rxq_desc") == "auto" && r.rxRings.limit > 0 && !p.deaf,
+		MACNAT:   natMAC(options, l),
 	})
 	if err != nil {
 		return nil, err

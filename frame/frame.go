@@ -142,16 +142,17 @@ type Frame struct {
 	Tag Tag // the outermost tag, taken out of the bytes
 }
 
-// Fault is what a tunnel found wrong with a frame whose port is known.
+// Fault is what a tunnel, or a port with macnat, found wrong with a frame whose port is known.
 type Fault uint8
 
 // The faults.
 const (
-	FaultNone     Fault = iota
-	FaultCritical       // Geneve: a critical option that is not understood, RFC 8926 section 3.5
-	FaultProtocol       // the payload is no Ethernet frame
-	FaultChecksum       // GRE: the checksum is wrong, RFC 2784 section 2.3
-	FaultECN            // congestion was met on the way, and the inner packet cannot be told, RFC 6040 section 4.2
+	FaultNone      Fault = iota
+	FaultCritical        // Geneve: a critical option that is not understood, RFC 8926 section 3.5
+	FaultProtocol        // the payload is no Ethernet frame
+	FaultChecksum        // GRE: the checksum is wrong, RFC 2784 section 2.3
+	FaultECN             // congestion was met on the way, and the inner packet cannot be told, RFC 6040 section 4.2
+	FaultReflected       // the device itself sent it: the LAN sent it back
 )
 
 // Bytes returns the frame from its destination address on, without the tag that

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net"
 	"sync"
 	"sync/atomic"
 	"unsafe"
@@ -19,6 +20,9 @@ type PacketOptions struct {
 	RxBuffer int  // bytes of receive buffer a queue (SO_RCVBUF); 0 is DefaultRxBuffer
 	RxSlots  int  // slots of the receive ring a queue; 0 is none
 	Growable bool // may get a receive ring later (Grow): with one queue and no ring
+	// MACNAT is the interface's MAC address, as which everybody shall appear behind it; nil:
+	// as himself. See macNAT.
+	MACNAT net.HardwareAddr
 }
 
 // Defaults of PacketOptions and of every packet socket, in bytes.
@@ -51,6 +55,7 @@ type Packet struct {
 	growable bool
 	group    int
 	grown    atomic.Pointer[grown]
+	nat      *macNAT // nil: without
 
 	statsMu sync.Mutex // PACKET_STATISTICS is reset by reading it
 	missed  uint64
@@ -60,6 +65,9 @@ type Packet struct {
 // system call; with EPERM it names the capability that is missing.
 func OpenPacket(name string, ifindex int, o PacketOptions) (*Packet, error) {
 	p := &Packet{name: name, ifindex: ifindex, options: o}
+	if o.MACNAT != nil {
+		p.nat = newMACNAT(o.MACNAT)
+	}
 	if err := ringsWork(); err != nil && o.RxSlots > 0 {
 		return nil, fmt.Errorf("open packet socket on %s: %w", name, err)
 	}
@@ -252,6 +260,9 @@ func (p *Packet) Recv(q int, b *frame.Batch, limit int) (int, unix.Errno) {
 		n, errno = recvQueue(p.fds[q], b, 0, limit)
 	}
 	b.N = n
+	if p.nat != nil {
+		p.nat.receive(b.Frames[:n])
+	}
 	return n, errno
 }
 
@@ -275,6 +286,9 @@ func recvQueue(fd int, b *frame.Batch, first, limit int) (int, unix.Errno) {
 // when not all did, what out[n] met: EAGAIN, when the socket's buffer is full.
 // len(out) <= frame.MaxBatch.
 func (p *Packet) Send(worker int, v *frame.Vectors, out []frame.Out) (int, unix.Errno) {
+	if p.nat != nil {
+		return p.nat.send(p.SendFD(worker), worker, v, out)
+	}
 	v.Gather(out)
 	return v.Sendmmsg(p.SendFD(worker), len(out))
 }

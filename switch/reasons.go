@@ -36,6 +36,7 @@ const (
 	DropNotEthernet
 	DropTunnelChecksum
 	DropTunnelECN
+	DropReflected
 	DropProbe
 	DropProbeRefused
 
@@ -82,6 +83,7 @@ var reasons = [numReasons]struct{ name, help string }{
 	DropNotEthernet:    {"tunnel-not-ethernet", "the tunnel's peer sent something else than an Ethernet frame: it has a layer 3 tunnel (ip link … type gre instead of gretap)"},
 	DropTunnelChecksum: {"tunnel-checksum", "the checksum of the outer header is wrong: the frame was damaged on its way between the hosts"},
 	DropTunnelECN:      {"tunnel-ecn", "a router between the hosts marked congestion, and the inner packet's ends do not take part in ECN: it counts as lost (RFC 6040)"},
+	DropReflected:      {"reflected", "a frame that a port with macnat sent came back to it: usual for broadcasts on Wi-Fi; if they are many, the LAN has a loop, or another station has the NIC's MAC address"},
 	DropProbe:          {"probe", "a probe of another vswitch (trace --path, doctor), which this one answered: it is meant to end here"},
 	DropProbeRefused:   {"probe-refused", "a frame that looks like a probe of vswitch came in by a port that is no tunnel: a container may not speak for the switch"},
 	DropVLANOutput:     {"vlan-not-on-output", "the destination was learned or set on a port that is not in the frame's VLAN any more; flush the FDB, or mend the static entry"},
@@ -125,6 +127,8 @@ func faultReason(f frame.Fault) Reason {
 		return DropTunnelChecksum
 	case frame.FaultECN:
 		return DropTunnelECN
+	case frame.FaultReflected:
+		return DropReflected
 	}
 	return DropMalformed
 }

@@ -1,0 +1,705 @@
+package ports
+
+import (
+	"bytes"
+	"encoding/binary"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"sync"
+	"testing"
+	"unsafe"
+
+	"vswitch/frame"
+)
+
+var (
+	testNIC   = net.HardwareAddr{2, 0, 0, 0, 0, 0xaa}
+	testInner = net.HardwareAddr{2, 0, 0, 0, 0, 1}
+	testPeer  = net.HardwareAddr{2, 0, 0, 0, 0, 9}
+)
+
+// eth puts an Ethernet header before payload.
+func eth(dst, src net.HardwareAddr, etherType uint16, payload ...byte) []byte {
+	b := append(append([]byte{}, dst...), src...)
+	b = binary.BigEndian.AppendUint16(b, etherType)
+	return append(b, payload...)
+}
+
+func arpBytes(op byte, sha net.HardwareAddr, spa string, tha net.HardwareAddr, tpa string) []byte {
+	b := append([]byte{}, arpHead[:]...)
+	b = append(b, 0, op)
+	b = append(b, sha...)
+	b = append(b, netip.MustParseAddr(spa).AsSlice()...)
+	b = append(b, tha...)
+	return append(b, netip.MustParseAddr(tpa).AsSlice()...)
+}
+
+// ip puts an IP header with a checksum of zero before payload.
+func ip(src, dst string, proto byte, payload []byte) (etherType uint16, b []byte) {
+	s, d := netip.MustParseAddr(src), netip.MustParseAddr(dst)
+	if s.Is4() {
+		b = make([]byte, 20)
+		b[0], b[8], b[9] = 0x45, 64, proto
+		binary.BigEndian.PutUint16(b[2:], uint16(20+len(payload)))
+		copy(b[12:], s.AsSlice())
+		copy(b[16:], d.AsSlice())
+		binary.BigEndian.PutUint16(b[10:], ^frame.Sum(b, 0))
+		return frame.EtherIPv4, append(b, payload...)
+	}
+	b = make([]byte, 40)
+	b[0], b[6], b[7] = 0x60, proto, 255
+	binary.BigEndian.PutUint16(b[4:], uint16(len(payload)))
+	copy(b[8:], s.AsSlice())
+	copy(b[24:], d.AsSlice())
+	return frame.EtherIPv6, append(b, payload...)
+}
+
+// summed puts the right checksum at offset at of an L4 message.
+func summed(src, dst string, proto byte, at int, m []byte) []byte {
+	a := append(netip.MustParseAddr(src).AsSlice(), netip.MustParseAddr(dst).AsSlice()...)
+	binary.BigEndian.PutUint16(m[at:], 0)
+	binary.BigEndian.PutUint16(m[at:], ^frame.Sum(m, frame.Pseudo(a, proto, len(m))))
+	return m
+}
+
+func option(kind byte, mac net.HardwareAddr) []byte { return append([]byte{kind, 1}, mac...) }
+
+// ndBytes is a whole frame with a message of neighbour discovery from testInner.
+func ndBytes(src, dst string, kind byte, target string, options ...byte) []byte {
+	m := make([]byte, 8)
+	m[0] = kind
+	switch kind {
+	case ndRouterAdvert:
+		m = append(m, make([]byte, 8)...)
+	case ndSolicit, ndAdvert:
+		m = append(m, netip.MustParseAddr(target).AsSlice()...)
+	case ndRedirect:
+		m = append(m, netip.MustParseAddr(target).AsSlice()...)
+		m = append(m, netip.MustParseAddr(target).AsSlice()...)
+	}
+	m = summed(src, dst, protoICMPv6, 2, append(m, options...))
+	et, b := ip(src, dst, protoICMPv6, m)
+	return eth(testPeer, testInner, et, b...)
+}
+
+func udpFrame(src, dst string, from, to uint16, payload []byte) []byte {
+	u := make([]byte, 8)
+	binary.BigEndian.PutUint16(u, from)
+	binary.BigEndian.PutUint16(u[2:], to)
+	binary.BigEndian.PutUint16(u[4:], uint16(8+len(payload)))
+	u = summed(src, dst, frame.ProtoUDP, 6, append(u, payload...))
+	et, b := ip(src, dst, frame.ProtoUDP, u)
+	return eth(testPeer, testInner, et, b...)
+}
+
+func discover() []byte {
+	boot := make([]byte, 300)
+	boot[0], boot[1], boot[2] = 1, 1, 6
+	copy(boot[28:], testInner)
+	return udpFrame("0.0.0.0", "255.255.255.255", 68, 67, boot)
+}
+
+// rig is a macNAT without sockets.
+type rig struct {
+	*macNAT
+	v    *frame.Vectors
+	pool *frame.Pool
+}
+
+func newRig(t testing.TB) *rig {
+	t.Helper()
+	pool, err := frame.NewPool(frame.MaxBatch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { pool.Close() })
+	return &rig{newMACNAT(testNIC), new(frame.Vectors), pool}
+}
+
+// leave returns what goes out for a frame: virtio-net header and bytes with the tag. It
+// fails when the frame's own bytes changed.
+func (r *rig) leave(t testing.TB, b []byte, o frame.Offload, tag frame.Tag, port uint32) (frame.Offload, []byte) {
+	t.Helper()
+	f := r.pool.Get()
+	defer r.pool.Release(f)
+	f.Set(b)
+	f.Offload, f.Port = o, port
+	if n := r.gather(3, r.v, []frame.Out{{F: f, Tag: tag}}); n != 1 {
+		return o, nil
+	}
+	if !bytes.Equal(f.Bytes(), b) {
+		t.Fatalf("the frame's own bytes changed:\n% x\n% x", b, f.Bytes())
+	}
+	var got []byte
+	for _, iov := range r.v.Iovs[0][:r.v.Msgs[0].Hdr.Iovlen] {
+		got = append(got, unsafe.Slice(iov.Base, iov.Len)...)
+	}
+	var vnet frame.Offload
+	vnet.GetVnet(got)
+	return vnet, got[frame.VnetLen:]
+}
+
+// come returns a frame that came in, as it goes on.
+func (r *rig) come(b []byte, tag frame.Tag) (got []byte, fault frame.Fault) {
+	f := r.pool.Get()
+	defer r.pool.Release(f)
+	f.Set(b)
+	f.Tag = tag
+	r.receive([]*frame.Frame{f})
+	return bytes.Clone(f.Bytes()), f.Fault
+}
+
+func TestMACNATWaysOut(t *testing.T) {
+	ll := "fe80::1"
+	v4type, v4 := ip("10.0.0.5", "10.0.0.9", 1, []byte{8, 0, 0, 0})
+	cases := map[string]struct {
+		in    []byte
+		macs  int // offsets where the inner MAC gave way, beside 6
+		knows string
+	}{
+		"ipv4":             {eth(testPeer, testInner, v4type, v4...), 0, "10.0.0.5"},
+		"arp request":      {eth(testPeer, testInner, frame.EtherARP, arpBytes(1, testInner, "10.0.0.5", make(net.HardwareAddr, 6), "10.0.0.9")...), 1, "10.0.0.5"},
+		"arp announcement": {eth(testPeer, testInner, frame.EtherARP, arpBytes(2, testInner, "10.0.0.5", testInner, "10.0.0.5")...), 2, "10.0.0.5"},
+		"arp probe":        {eth(testPeer, testInner, frame.EtherARP, arpBytes(1, testInner, "0.0.0.0", make(net.HardwareAddr, 6), "10.0.0.5")...), 1, ""},
+		"solicitation":     {ndBytes(ll, "fe80::9", ndSolicit, "fe80::9", option(1, testInner)...), 1, ll},
+		"advertisement":    {ndBytes(ll, "fe80::9", ndAdvert, "2001:db8::5", option(2, testInner)...), 1, "2001:db8::5"},
+		"router":           {ndBytes(ll, "ff02::1", ndRouterAdvert, "", append([]byte{5, 1, 0, 0, 0, 0, 5, 220}, option(1, testInner)...)...), 1, ll},
+		"router wanted":    {ndBytes(ll, "ff02::2", ndRouterSolicit, "", option(1, testInner)...), 1, ll},
+		"redirect":         {ndBytes(ll, "fe80::9", ndRedirect, "2001:db8::7", option(2, testPeer)...), 0, ll},
+		"no length":        {ndBytes(ll, "fe80::9", ndSolicit, "fe80::9", 1, 0, 0, 0, 0, 0, 0, 0), 0, ll},
+		"dad":              {ndBytes("::", "ff02::1:ff00:5", ndSolicit, "2001:db8::5"), 0, ""},
+	}
+	for name, c := range cases {
+		for _, tag := range []frame.Tag{{}, {TPID: frame.TPID8021Q, TCI: 50}} {
+			r := newRig(t)
+			_, got := r.leave(t, c.in, frame.Offload{}, tag, 1)
+			if tag.Present() {
+				if mac48(got[6:]) != mac48(testNIC) || binary.BigEndian.Uint32(got[12:]) != 0x8100<<16|50 {
+					t.Errorf("%s: tagged, begins with % x", name, got[:18])
+				}
+				got = append(got[:12:12], got[16:]...)
+			}
+			want := bytes.Clone(c.in)
+			copy(want[6:], testNIC)
+			n := 0
+			for i := 14; i+6 <= len(want); i++ {
+				if bytes.Equal(want[i:i+6], testInner) {
+					copy(want[i:], testNIC)
+					n++
+				}
+			}
+			if n != c.macs {
+				t.Fatalf("%s: the case has %d inner addresses, not %d", name, n, c.macs)
+			}
+			if l, err := frame.Parse(want); err == nil && l.Proto == protoICMPv6 {
+				m := want[l.L4:l.End]
+				binary.BigEndian.PutUint16(m[2:], 0)
+				binary.BigEndian.PutUint16(m[2:], ^frame.Sum(m, frame.Pseudo(want[22:54], protoICMPv6, len(m))))
+			}
+			if !bytes.Equal(got, want) {
+				t.Errorf("%s: left as\n% x, want\n% x", name, got, want)
+			}
+			if c.knows == "" {
+				if n := r.table.len(); n != 0 {
+					t.Errorf("%s: %d addresses were learned", name, n)
+				}
+				continue
+			}
+			a := netip.MustParseAddr(c.knows).As16()
+			if i, mac := r.table.find(key6(a[:], uint32(tag.VID())<<16)); i == none || mac != mac48(testInner) {
+				t.Errorf("%s: %s was not learned", name, c.knows)
+			}
+			if i, _ := r.table.find(key6(a[:], 7<<16)); i != none {
+				t.Errorf("%s: %s was learned in every VLAN", name, c.knows)
+			}
+		}
+	}
+}
+
+func TestMACNATDHCP(t *testing.T) {
+	b := discover()
+	want := bytes.Clone(b)
+	copy(want[6:], testNIC)
+	want[14+20+8+10] = 0x80
+	r := newRig(t)
+	open := bytes.Clone(want) // with an unfinished checksum the field stays as it is
+	binary.BigEndian.PutUint16(want[14+20+6:], 0)
+	u := want[14+20:]
+	binary.BigEndian.PutUint16(u[6:], ^frame.Sum(u, frame.Pseudo(want[14+12:14+20], 17, len(u))))
+	if _, got := r.leave(t, b, frame.Offload{}, frame.Tag{}, 1); !bytes.Equal(got, want) {
+		t.Errorf("left as\n% x, want\n% x", got, want)
+	}
+	o := frame.Offload{Flags: frame.NeedsCsum, CsumStart: 34, CsumOffset: 6}
+	vnet, got := r.leave(t, b, o, frame.Tag{}, 1)
+	if vnet != o || !bytes.Equal(got, open) {
+		t.Errorf("unfinished: left as %+v\n% x, want\n% x", vnet, got, open)
+	}
+	// chaddr stays, and so does a relay's request and a checksum that is not there.
+	relayed := bytes.Clone(b)
+	relayed[14+20+8+24] = 10
+	if _, got := r.leave(t, relayed, frame.Offload{}, frame.Tag{}, 1); got[14+20+8+10] != 0 {
+		t.Error("a relay's request was changed")
+	}
+	bare := bytes.Clone(b)
+	binary.BigEndian.PutUint16(bare[14+20+6:], 0)
+	if _, got := r.leave(t, bare, frame.Offload{}, frame.Tag{}, 1); got[14+20+8+10] != 0x80 || binary.BigEndian.Uint16(got[14+20+6:]) != 0 {
+		t.Error("without a checksum: one came, or no flag")
+	}
+}
+
+func TestMACNATWaysIn(t *testing.T) {
+	r := newRig(t)
+	tag := frame.Tag{TPID: frame.TPID8021Q, TCI: 3<<13 | 50}
+	et4, p4 := ip("10.0.0.5", "10.0.0.9", 17, make([]byte, 8))
+	et6, p6 := ip("2001:db8::5", "2001:db8::9", 17, make([]byte, 8))
+	r.leave(t, eth(testPeer, testInner, et4, p4...), frame.Offload{}, tag, 1)
+	r.leave(t, eth(testPeer, testInner, et6, p6...), frame.Offload{}, tag, 1)
+	_, back4 := ip("10.0.0.9", "10.0.0.5", 17, make([]byte, 8))
+	_, back6 := ip("2001:db8::9", "2001:db8::5", 17, make([]byte, 8))
+	_, none4 := ip("10.0.0.9", "10.0.0.6", 17, make([]byte, 8))
+	_, all4 := ip("10.0.0.9", "224.0.0.251", 17, make([]byte, 8))
+	_, all6 := ip("fe80::9", "ff02::fb", 17, make([]byte, 8))
+	reply := arpBytes(2, testPeer, "10.0.0.9", testNIC, "10.0.0.5")
+	for name, c := range map[string]struct {
+		in  []byte
+		tag frame.Tag
+		dst net.HardwareAddr
+	}{
+		"ipv4":            {eth(testNIC, testPeer, et4, back4...), tag, testInner},
+		"ipv6":            {eth(testNIC, testPeer, et6, back6...), tag, testInner},
+		"arp reply":       {eth(testNIC, testPeer, frame.EtherARP, reply...), tag, testInner},
+		"other VLAN":      {eth(testNIC, testPeer, et4, back4...), frame.Tag{}, testNIC},
+		"nobody":          {eth(testNIC, testPeer, et4, none4...), tag, testNIC},
+		"not to us":       {eth(testPeer, testPeer, et4, back4...), tag, testPeer},
+		"other protocol":  {eth(testNIC, testPeer, 0x88b5, back4...), tag, testNIC},
+		"cut":             {eth(testNIC, testPeer, et4, back4[:19]...), tag, testNIC},
+		"group, unicast":  {eth(testNIC, testPeer, et4, all4...), tag, net.HardwareAddr{1, 0, 0x5e, 0, 0, 251}},
+		"group6, unicast": {eth(testNIC, testPeer, et6, all6...), tag, net.HardwareAddr{0x33, 0x33, 0, 0, 0, 0xfb}},
+	} {
+		want := append(bytes.Clone(c.dst), c.in[6:]...)
+		if name == "arp reply" {
+			copy(want[14+18:], testInner)
+		}
+		if got, fault := r.come(c.in, c.tag); !bytes.Equal(got, want) || fault != frame.FaultNone {
+			t.Errorf("%s: goes on as\n% x, want\n% x, fault %d", name, got, want, fault)
+		}
+	}
+	if _, fault := r.come(eth(testPeer, testNIC, et4, back4...), tag); fault != frame.FaultReflected {
+		t.Errorf("a reflected frame has fault %d", fault)
+	}
+	if r.unknown.Load() != 2 || r.other.Load() != 1 || r.reflected.Load() != 1 {
+		t.Errorf("counted %d unknown, %d other, %d reflected", r.unknown.Load(), r.other.Load(), r.reflected.Load())
+	}
+}
+
+// TestMACNATClaims: ARP moves an address, an IP packet does not, and nothing moves the
+// host's.
+func TestMACNATClaims(t *testing.T) {
+	r := newRig(t)
+	thief := net.HardwareAddr{2, 0, 0, 0, 0, 2}
+	et, p := ip("10.0.0.5", "10.0.0.9", 17, make([]byte, 8))
+	a := netip.MustParseAddr("10.0.0.5").As16()
+	owner := func() uint64 { _, mac := r.table.find(key6(a[:], 0)); return mac &^ natStatic }
+	r.leave(t, eth(testPeer, testInner, et, p...), frame.Offload{}, frame.Tag{}, 1)
+	r.leave(t, eth(testPeer, thief, et, p...), frame.Offload{}, frame.Tag{}, 2)
+	if owner() != mac48(testInner) {
+		t.Error("an IP packet moved an address")
+	}
+	claim := eth(testPeer, thief, frame.EtherARP, arpBytes(1, thief, "10.0.0.5", thief, "10.0.0.5")...)
+	r.leave(t, claim, frame.Offload{}, frame.Tag{}, 2)
+	if owner() != mac48(thief) || r.table.moved.Load() != 1 {
+		t.Error("ARP did not move an address")
+	}
+	p1 := &Packet{nat: r.macNAT}
+	p1.SetMACNAT(testNIC, []HostAddress{{Addr: netip.MustParseAddr("10.0.0.5"), MAC: testNIC}})
+	r.leave(t, claim, frame.Offload{}, frame.Tag{}, 2)
+	if owner() != mac48(testNIC) || r.refused.Load() != 1 {
+		t.Errorf("the host's address moved; %d refused", r.refused.Load())
+	}
+	p1.SetMACNAT(testNIC, nil)
+	r.leave(t, claim, frame.Offload{}, frame.Tag{}, 2)
+	if owner() != mac48(thief) {
+		t.Error("an address that is the host's no more cannot be had")
+	}
+	if s, ok := p1.MACNAT(); !ok || s.Addresses != 1 || s.Refused != 1 || s.Moved != 1 {
+		t.Errorf("%+v, %t", s, ok)
+	}
+}
+
+// check fails when the table's lists disagree with its entries.
+func (t *natTable) check(fatal func(string, ...any)) map[natKey]uint64 {
+	all := map[natKey]uint64{}
+	for c := range t.chains {
+		for at := t.chains[c].Load(); at != 0; at = t.entries[at-1].next.Load() {
+			e := &t.entries[at-1]
+			k := natKey{e.hi.Load(), e.lo.Load(), e.vlans.Load()}
+			if _, twice := all[k]; twice {
+				fatal("%v is there twice", k)
+			}
+			all[k] = e.mac.Load()
+		}
+	}
+	if len(all) != t.size {
+		fatal("%d addresses in chains, size %d", len(all), t.size)
+	}
+	owned := t.statics
+	for n, v := range t.byCount {
+		for ; v != none; v = t.owners[v].after {
+			o := &t.owners[v]
+			listed := 0
+			for i := o.oldest; i != none; i = t.entries[i].newer {
+				listed++
+			}
+			if o.count != n || listed != n || t.ownerLocked(o.port) != v {
+				fatal("port %d counts %d, lists %d, is among those with %d", o.port, o.count, listed, n)
+			}
+			owned += n
+		}
+	}
+	if owned != t.size {
+		fatal("%d addresses have an owner, size %d", owned, t.size)
+	}
+	return all
+}
+
+// TestNATTableOracle compares a small table with a map. What an eviction takes must be of
+// a port that has the most.
+func TestNATTableOracle(t *testing.T) {
+	type home struct {
+		mac  uint64
+		port uint32
+	}
+	r := rand.New(rand.NewPCG(1, 2))
+	tab := newNATTable(16)
+	model := map[natKey]home{}
+	for step := range 20000 {
+		k := natKey{lo: uint64(r.IntN(40)), vlans: uint32(r.IntN(2)) << 16}
+		mac, port, claim := uint64(1+r.IntN(5)), uint32(r.IntN(6)), r.IntN(2) == 0
+		was, had := model[k]
+		counts := map[uint32]int{}
+		most := 0
+		for _, h := range model {
+			counts[h.port]++
+			most = max(most, counts[h.port])
+		}
+		tab.learn(k, mac, port, claim)
+		if !had || claim && was.mac != mac {
+			model[k] = home{mac, port}
+		}
+		all := tab.check(func(f string, a ...any) { t.Fatalf("step %d: "+f, append([]any{step}, a...)...) })
+		for m, h := range model {
+			if got, ok := all[m]; ok && got == h.mac {
+				continue
+			} else if ok {
+				t.Fatalf("step %d: %v has %x, want %x", step, m, got, h.mac)
+			}
+			if had || len(model) <= 16 || counts[h.port] != most || counts[port] == most && h.port != port || m == k {
+				t.Fatalf("step %d: %v of port %d (%d of %d) went for port %d (%d)", step, m, h.port, counts[h.port], most, port, counts[port])
+			}
+			delete(model, m)
+		}
+		if len(model) != len(all) {
+			t.Fatalf("step %d: %d addresses, want %d", step, len(all), len(model))
+		}
+	}
+	if tab.evicted.Load() == 0 || tab.moved.Load() == 0 {
+		t.Error("nothing was evicted, or moved")
+	}
+}
+
+// TestNATTableKeepsTheUsed: of one port, an address in use outlives others.
+func TestNATTableKeepsTheUsed(t *testing.T) {
+	tab := newNATTable(8)
+	k := natKey{lo: 1}
+	for i := range uint64(100) {
+		tab.learn(k, 1, 1, false)
+		tab.learn(natKey{lo: 100 + i}, 1, 1, false)
+		if at, _ := tab.find(k); at == none {
+			t.Fatalf("it went after %d others", i)
+		}
+	}
+}
+
+// TestNATTableTogether has workers learn and look up at once: what nobody takes away is
+// always found.
+func TestNATTableTogether(t *testing.T) {
+	tab := newNATTable(64)
+	steady := natKey{lo: 1 << 40}
+	tab.learn(steady, 77, 9, true)
+	var wg sync.WaitGroup
+	for w := range 4 {
+		wg.Go(func() {
+			for i := range 20000 {
+				tab.learn(natKey{lo: uint64(w<<20 | i%200)}, uint64(w+1), uint32(w), true)
+				if at, mac := tab.find(steady); at == none || mac != 77 {
+					t.Errorf("not found: %d, %d", at, mac)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	tab.check(t.Fatalf)
+}
+
+func batchOf(t testing.TB, r *rig) []frame.Out {
+	et, p := ip("10.0.0.5", "10.0.0.9", 17, make([]byte, 26))
+	var out []frame.Out
+	for i := range frame.MaxBatch {
+		f := r.pool.Get()
+		f.Set(eth(testPeer, net.HardwareAddr{2, 0, 0, 0, 1, byte(i)}, et, p...))
+		f.Bytes()[14+15] = byte(i)
+		out = append(out, frame.Out{F: f})
+	}
+	return out
+}
+
+func TestMACNATAllocatesNothing(t *testing.T) {
+	r := newRig(t)
+	out := batchOf(t, r)
+	out[1].F.Set(discover())
+	out[2].F.Set(ndBytes("fe80::1", "fe80::9", ndSolicit, "fe80::9", option(1, testInner)...))
+	out[3].F.Set(eth(testPeer, testInner, frame.EtherARP, arpBytes(1, testInner, "10.0.0.5", testInner, "10.0.0.9")...))
+	n := byte(0)
+	if a := testing.AllocsPerRun(1000, func() {
+		n++
+		out[0].F.Bytes()[14+14] = n // a new address each time
+		for i := 0; i < len(out); {
+			i += r.gather(1, r.v, out[i:])
+		}
+		r.restore(out[5].F, mac48(testPeer))
+	}); a != 0 {
+		t.Errorf("%v allocations a batch", a)
+	}
+}
+
+// TestMACNATSharedBytes sends one frame out twice by a real device, plain and with a tag, amid
+// more control frames than there are slots.
+func TestMACNATSharedBytes(t *testing.T) {
+	in(t, func(t *testing.T, v0, v1 Link) {
+		a, err := OpenPacket("v0", v0.Index, PacketOptions{MACNAT: testNIC})
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer a.Close()
+		b, err := OpenPacket("v1", v1.Index, PacketOptions{})
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer b.Close()
+		pool, err := frame.NewPool(2 * frame.MaxBatch)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer pool.Close()
+		f := pool.Get()
+		f.Set(eth(testPeer, testInner, frame.EtherARP, append(arpBytes(1, testInner, "10.0.0.5", testPeer, "10.0.0.9"), make([]byte, 18)...)...))
+		var out []frame.Out
+		for range natSlots {
+			out = append(out, frame.Out{F: f}, frame.Out{F: f, Tag: frame.Tag{TPID: frame.TPID8021Q, TCI: 50}})
+		}
+		batch := frame.NewBatch(pool)
+		want := append(bytes.Clone(testPeer), testNIC...)
+		for range 50 {
+			if n, errno := a.Send(0, new(frame.Vectors), out); n != len(out) {
+				t.Errorf("sent %d: %v", n, errno)
+				return
+			}
+			got := receive(b, batch, want)
+			if got == nil {
+				continue
+			}
+			if mac48(got.Bytes()[22:]) != mac48(testNIC) {
+				t.Errorf("ARP left as % x", got.Bytes())
+			}
+			if mac48(f.Bytes()[22:]) != mac48(testInner) || mac48(f.Bytes()[6:]) != mac48(testInner) {
+				t.Error("the shared bytes changed")
+			}
+			return
+		}
+		t.Error("nothing came")
+	})
+}
+
+// oracle says in the plainest way what becomes of a frame on its way out: b with every
+// link-layer address that tells of the sender replaced. ok is false where it makes
+// no claim.
+func oracle(b []byte, o frame.Offload) []byte {
+	w := bytes.Clone(b)
+	src := string(b[6:12])
+	copy(w[6:], testNIC)
+	at, tags := 12, 0
+	for len(w) >= at+6 && tags < 2 && (w[at] == 0x81 && w[at+1] == 0 || w[at] == 0x88 && w[at+1] == 0xa8) {
+		at += 4
+		tags++
+	}
+	p := w[at+2:]
+	switch {
+	case w[at] == 8 && w[at+1] == 6 && len(p) >= 28 && bytes.Equal(p[:6], []byte{0, 1, 8, 0, 6, 4}):
+		sender := string(p[8:14])
+		if sender != "\x00\x00\x00\x00\x00\x00" {
+			copy(p[8:14], testNIC)
+			if string(p[18:24]) == sender {
+				copy(p[18:24], testNIC)
+			}
+		}
+	case w[at] == 8 && w[at+1] == 0 && len(p) >= 20 && p[0]>>4 == 4 && p[9] == 17:
+		ihl := int(p[0]&15) * 4
+		if ihl < 20 || (p[6]&0x1f) != 0 || p[7] != 0 || len(p) < ihl+36 {
+			break
+		}
+		u := p[ihl:]
+		if u[2] != 0 || u[3] != 67 || u[8] != 1 || !bytes.Equal(u[8+24:8+28], []byte{0, 0, 0, 0}) || o.Super() {
+			break
+		}
+		if u[18]&0x80 == 0 {
+			u[18] |= 0x80
+			if u[6]|u[7] != 0 && (o.Flags&frame.NeedsCsum == 0 || int(o.CsumStart) != at+2+ihl) {
+				resum(u[6:], 0x8000)
+			}
+		}
+	case w[at] == 0x86 && w[at+1] == 0xdd && len(p) >= 40 && p[0]>>4 == 6:
+		l, err := frame.Parse(b)
+		if err != nil || l.Proto != 58 || l.Fragment || l.L4 == 0 || l.End-l.L4 < 4 {
+			break
+		}
+		m := w[l.L4:l.End]
+		begin := map[byte]int{133: 8, 134: 16, 135: 24, 136: 24, 137: 40}[m[0]]
+		kind := map[byte]byte{133: 1, 134: 1, 135: 1, 136: 2, 137: 2}[m[0]]
+		partial := o.Flags&frame.NeedsCsum != 0 && int(o.CsumStart) == l.L4
+		for x := begin; begin > 0 && x+8 <= len(m) && m[x+1] > 0 && x+8*int(m[x+1]) <= len(m); x += 8 * int(m[x+1]) {
+			if m[x] == kind && m[x+1] == 1 && (m[0] != 137 || string(m[x+2:x+8]) == src) {
+				for i := 0; i < 6; i += 2 {
+					was, now := uint32(m[x+2+i])<<8|uint32(m[x+3+i]), uint32(testNIC[i])<<8|uint32(testNIC[i+1])
+					if !partial {
+						resum(m[2:], (now+0xffff-was)%0xffff)
+					}
+				}
+				copy(m[x+2:], testNIC)
+			}
+		}
+	}
+	return w
+}
+
+// resum takes the checksum at b along with a change of the sum that it covers.
+func resum(b []byte, by uint32) {
+	sum := uint32(0xffff - (uint32(b[0])<<8 | uint32(b[1])))
+	sum = (sum + by) % 0xffff
+	sum = 0xffff - sum
+	b[0], b[1] = byte(sum>>8), byte(sum)
+}
+
+// sameButZero compares, and takes the two zeros of a checksum for one.
+func sameButZero(a, b []byte) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		if a[i] != b[i] && !(a[i]^b[i] == 0xff && (a[i] == 0 || b[i] == 0)) {
+			return false
+		}
+	}
+	return true
+}
+
+func FuzzMACNAT(f *testing.F) {
+	for _, b := range [][]byte{
+		discover(),
+		eth(testPeer, testInner, frame.EtherARP, arpBytes(1, testInner, "10.0.0.5", testInner, "10.0.0.9")...),
+		ndBytes("fe80::1", "fe80::9", ndSolicit, "fe80::9", option(1, testInner)...),
+		ndBytes("fe80::1", "ff02::1", ndRouterAdvert, "", option(1, testInner)...),
+		ndBytes("fe80::1", "fe80::9", ndRedirect, "fe80::9", option(2, testInner)...),
+		udpFrame("10.0.0.5", "10.0.0.9", 5, 6, []byte("hello")),
+		eth(testPeer, testInner, 0x8100, 0, 50, 8, 0, 0x45),
+	} {
+		f.Add(b, uint16(50), false, false)
+		f.Add(b, uint16(0), true, true)
+	}
+	r := newRig(f)
+	f.Fuzz(func(t *testing.T, b []byte, tci uint16, tagged, partial bool) {
+		if len(b) < frame.EthLen || len(b) > 3000 {
+			return
+		}
+		var tag frame.Tag
+		if tagged {
+			tag = frame.Tag{TPID: frame.TPID8021Q, TCI: tci}
+		}
+		var o frame.Offload
+		if partial {
+			o = frame.Offload{Flags: frame.NeedsCsum, CsumStart: tci % uint16(len(b)), CsumOffset: 2}
+		}
+		b = bytes.Clone(b)
+		if mac48(b[6:]) == mac48(testNIC) {
+			b[6] ^= 4
+		}
+		_, got := r.leave(t, b, o, tag, uint32(b[11]))
+		if got == nil {
+			if len(b) < natSlotLen-frame.VnetLen-frame.TagLen {
+				t.Fatal("refused")
+			}
+			return
+		}
+		if tagged {
+			got = append(got[:12:12], got[16:]...)
+		}
+		if want := oracle(b, o); !sameButZero(got, want) && !(len(b) > 1 && tagged && twoTags(b)) {
+			t.Fatalf("left as\n% x, want\n% x", got, want)
+		}
+		// What comes in changes nothing but the destination, and ARP's target.
+		copy(b, testNIC)
+		in, _ := r.come(b, tag)
+		if !bytes.Equal(in[6:12], b[6:12]) || len(in) != len(b) {
+			t.Fatalf("came in as % x", in)
+		}
+		for i := 12; i < len(b); i++ {
+			if in[i] != b[i] && mac48(in) == mac48(testNIC) {
+				t.Fatalf("byte %d changed for nobody", i)
+			}
+		}
+	})
+}
+
+// twoTags says that with the tag outside there are more than macnat reads.
+func twoTags(b []byte) bool {
+	l, _ := frame.Parse(b)
+	return l.Tags > 1
+}
+
+// BenchmarkMACNAT sends batches of 60-byte frames into a veth, with macnat and without by
+// turns; describe is the same without the system call.
+func BenchmarkMACNAT(b *testing.B) {
+	r := newRig(b)
+	out := batchOf(b, r)
+	b.Run("describe/without", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			r.v.Gather(out)
+		}
+	})
+	b.Run("describe/with", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			r.gather(0, r.v, out)
+		}
+	})
+	b.Run("receive/with", func(b *testing.B) {
+		b.ReportAllocs()
+		var frames []*frame.Frame
+		for i := range out {
+			f := out[i].F
+			copy(f.Bytes()[14+16:14+20], f.Bytes()[14+12:14+16]) // to whom it is from
+			frames = append(frames, f)
+		}
+		for b.Loop() {
+			for _, f := range frames {
+				put48(f.Bytes(), mac48(testNIC))
+			}
+			r.receive(frames)
+		}
+	})
+}
