@@ -1,13 +1,48 @@
 // Package nat makes interfaces of the host gateways: forwarding, masquerading and published
 // ports, by nftables in one table of our own. It knows no bridge and no container.
+//
+// Its one idea: the kernel's rules are a page that is written anew as a whole. Apply
+// composes the page from nothing but what it is given and replaces the old one in a single
+// transaction, so that there is no moment without rules and no difference between a
+// change, a repair and the first start. Connections live in conntrack, not in the page, and
+// do not notice. What grows with the number of published ports are the page's maps, never
+// its rules.
+//
+//	from a container          chain     what is decided
+//	  │
+//	  ▼ prerouting (raw)      guard     127.0.0.0/8 is for the host itself
+//	  ▼ prerouting (dstnat)   arriving  to an address of the host: is the port published?
+//	  ├─► input: the host itself; nothing is decided here
+//	  ▼ forward (filter)      forward   who may talk to whom
+//	  ▼ postrouting (srcnat)  leaving   whose address it has from here on
+//	elsewhere
+//
+// What the host itself sends enters at output (dstnat), chain local, where published
+// ports are looked up too.
+//
+// # What stays
+//
+// Forwarding is a property of the whole host. It is switched on when a gateway needs it and
+// never switched off again: by then others may count on it. Sysctls that are a danger
+// without our rules (route_localnet) are taken back with them.
+//
+// # What cannot be
+//
+// A port published for IPv6 is not reached by [::1]: the kernel takes no packet for ::1
+// from any interface but lo (RFC 4291, section 2.5.3), and so no answer to one that left
+// as ::1 and had its source rewritten. A TCP connection to it is refused at once, upon
+// which programs that say "localhost" go on to 127.0.0.1, where there is one.
 package nat
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
+	"sync"
 
-	_ "github.com/google/nftables" // the room's tool
+	"github.com/google/nftables"
 )
 
 // Gateway is an interface of the host that is the gateway of its subnets.
@@ -33,25 +68,243 @@ type Status struct {
 	Err string // why the port is not reachable; "" it is
 }
 
+// Bounds.
+const (
+	maxGateways = 1024
+	maxForwards = 1 << 14 // each holds a file descriptor
+)
+
+// ErrBlocked says that a firewall of the host's own drops what gateways forward.
+var ErrBlocked = errors.New("the host's firewall drops what is forwarded")
+
 // Firewall is the table.
 //
 // Thread-safety: safe for concurrent use.
-type Firewall struct{}
+type Firewall struct {
+	name string // of the table, and the comment on rules elsewhere
+	log  *slog.Logger
+
+	mu        sync.Mutex // guards what follows
+	gateways  []Gateway  // what Apply was last asked for
+	forwards  []Forward
+	status    []Status
+	page      *page               // what the table shall be; nil: nothing, or not known
+	serving   map[claimKey]target // what the page publishes
+	claims    map[claimKey]int    // a bound socket each
+	localnet  []string            // interfaces with route_localnet on by us
+	gen       uint32              // nftables' generation at which all was well
+	genKnown  bool
+	tookOver  bool // a killed process's leavings have been looked at
+	blockedBy error
+}
 
 // New makes nothing yet. The instance tells this daemon's table from others'. A table that a
 // killed process left is replaced by the first Apply.
-func New(instance string, log *slog.Logger) *Firewall { return &Firewall{} }
+func New(instance string, log *slog.Logger) *Firewall {
+	return &Firewall{
+		name: "vswitch-" + instance[:min(8, len(instance))], log: log,
+		serving: map[claimKey]target{}, claims: map[claimKey]int{},
+	}
+}
 
 // Apply makes the table say exactly this, in one transaction; nothing at all removes it.
 // Other tables are not touched, but for Docker's own chain for users' rules, DOCKER-USER,
-// where it exists: Docker's FORWARD policy drops what nobody accepts.
+// where it exists: Docker's FORWARD policy drops what nobody accepts. The statuses are
+// in the order of forwards.
 func (f *Firewall) Apply(gateways []Gateway, forwards []Forward) ([]Status, error) {
-	return nil, errors.New("not built yet")
+	if len(gateways) > maxGateways {
+		return nil, fmt.Errorf("%d gateways are more than the %d there may be", len(gateways), maxGateways)
+	}
+	if len(forwards) > maxForwards {
+		return nil, fmt.Errorf("%d published ports are more than the %d there may be", len(forwards), maxForwards)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.gateways, f.forwards = slices.Clone(gateways), slices.Clone(forwards)
+	for i := range f.gateways {
+		f.gateways[i].Subnets = slices.Clone(f.gateways[i].Subnets)
+	}
+	err := f.applyLocked()
+	return slices.Clone(f.status), err
+}
+
+// Statuses are those of the last Apply, or newer: Check tries again to have ports that
+// somebody else had.
+func (f *Firewall) Statuses() []Status {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.status)
+}
+
+func (f *Firewall) applyLocked() error {
+	before := f.serving
+	f.genKnown = false
+	f.claimLocked()
+	if len(f.gateways) == 0 {
+		err := f.removeLocked()
+		f.forgetLocked(before)
+		return err
+	}
+	others, err := lookAround(f.name)
+	if err != nil {
+		return fmt.Errorf("read the host's firewall: %w", err)
+	}
+	if err := enableForwarding(f.gateways); err != nil {
+		return err
+	}
+	p := compose(f.name, f.gateways, f.serving, others.dockerBridges())
+	localnet := wantsLocalnet(f.gateways, f.serving)
+	if err := f.takeOverLocked(); err != nil {
+		return err
+	}
+	// The guard goes last and comes first: see the chain of that name.
+	if err := f.dropLocalnetLocked(localnet); err != nil {
+		return err
+	}
+	if err := p.write(); err != nil {
+		f.page = nil
+		return fmt.Errorf("write nftables table %s: %w", f.name, err)
+	}
+	f.page = p
+	if err := f.addLocalnetLocked(localnet); err != nil {
+		return err
+	}
+	f.forgetLocked(before)
+	if err := others.accept(f.name, f.gateways); err != nil {
+		return err
+	}
+	f.noteBlockedLocked(others)
+	return nil
+}
+
+// removeLocked takes back all but the claims.
+func (f *Firewall) removeLocked() error {
+	f.blockedBy = nil
+	if err := f.takeOverLocked(); err != nil {
+		return err
+	}
+	if err := f.dropLocalnetLocked(nil); err != nil {
+		return err
+	}
+	if err := removeTable(f.name); err != nil {
+		return fmt.Errorf("remove nftables table %s: %w", f.name, err)
+	}
+	f.page = nil
+	others, err := lookAround(f.name)
+	if err != nil {
+		return fmt.Errorf("read the host's firewall: %w", err)
+	}
+	return others.accept(f.name, nil)
+}
+
+// takeOverLocked learns from the table of a killed process where route_localnet is on.
+func (f *Firewall) takeOverLocked() error {
+	if f.tookOver {
+		return nil
+	}
+	names, err := elements(f.name, setGateways)
+	if err != nil {
+		return fmt.Errorf("read nftables table %s: %w", f.name, err)
+	}
+	for _, key := range names {
+		name := ifname(key)
+		if on, _ := readSysctl(localnetKey(name)); on == "1" {
+			f.localnet = append(f.localnet, name)
+		}
+	}
+	f.tookOver = true
+	return nil
+}
+
+// noteBlockedLocked lets the statuses say what a foreign firewall does to them.
+func (f *Firewall) noteBlockedLocked(others *surroundings) {
+	blocked := others.blocked(f.gateways)
+	var all []error
+	for _, g := range f.gateways {
+		if err := blocked[g.Interface]; err != nil {
+			all = append(all, err)
+		}
+	}
+	f.blockedBy = errors.Join(all...)
+	for i := range f.status {
+		s := &f.status[i]
+		if err := blocked[s.Interface]; s.Err == "" && err != nil {
+			s.Err = err.Error()
+		}
+	}
 }
 
 // Check puts back what somebody took away (the table was flushed, Docker was restarted and made
-// its chain anew), and says whether something was missing.
-func (f *Firewall) Check() (bool, error) { return false, nil }
+// its chain anew), and says whether something was missing. It tries again to have ports
+// that were in use: see Statuses. The error is ErrBlocked where all is well with us, but the
+// host's firewall drops what gateways forward; it says what to allow.
+func (f *Firewall) Check() (bool, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.gateways) == 0 {
+		return false, nil
+	}
+	if f.couldClaimLocked() {
+		return false, errors.Join(f.applyLocked(), f.blockedBy)
+	}
+	missing, err := f.missingLocked()
+	if err != nil {
+		return false, err
+	}
+	if missing {
+		err = f.applyLocked()
+	}
+	return missing, errors.Join(err, f.blockedBy)
+}
+
+// missingLocked says whether anything differs from what the last Apply left.
+func (f *Firewall) missingLocked() (bool, error) {
+	if f.page == nil || !forwardingEnabled(f.gateways) || !f.localnetOnLocked() {
+		return true, nil
+	}
+	gen, err := generation()
+	if err != nil {
+		return false, fmt.Errorf("read nftables' generation: %w", err)
+	}
+	if f.genKnown && gen == f.gen && !legacyTables() {
+		return false, nil // nobody changed anything of nftables since
+	}
+	same, err := f.page.isThere()
+	if err != nil {
+		return false, fmt.Errorf("read nftables table %s: %w", f.name, err)
+	}
+	others, err := lookAround(f.name)
+	if err != nil {
+		return false, fmt.Errorf("read the host's firewall: %w", err)
+	}
+	if !same || !others.accepted(f.name, f.gateways) {
+		return true, nil
+	}
+	if !slices.Equal(others.dockerBridges(), f.page.docker) {
+		return false, f.applyLocked() // not missing: Docker has another network
+	}
+	f.noteBlockedLocked(others)
+	f.gen, f.genKnown = gen, true
+	return false, nil
+}
 
 // Close removes the table and what else was put anywhere.
-func (f *Firewall) Close() error { return nil }
+func (f *Firewall) Close() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	before := f.serving
+	f.gateways, f.forwards = nil, nil
+	f.claimLocked()
+	err := f.removeLocked()
+	f.forgetLocked(before)
+	return err
+}
+
+// open is a connection to nftables that takes large transactions.
+func open() (*nftables.Conn, error) {
+	c, err := nftables.New(nftables.AsLasting(), nftables.WithSockOptions(largeBuffers))
+	if err != nil {
+		return nil, fmt.Errorf("open nftables: %w", err)
+	}
+	return c, nil
+}

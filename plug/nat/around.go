@@ -1,0 +1,243 @@
+package nat
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+)
+
+// What else filters on the host.
+//
+// A packet passes the base chains of all tables, and a drop in any of them is final: no
+// rule of ours can undo Docker's policy of dropping what is forwarded. Docker has a chain for
+// exactly this, DOCKER-USER, which it never changes after it made it. In it go, for
+// each gateway and family,
+//
+//	-i br0 -j ACCEPT
+//	-o br0 -m conntrack --ctstate RELATED,ESTABLISHED,DNAT -j ACCEPT
+//
+// behind whatever users have put there, so that what they drop is dropped. The second is
+// what may come in by our own rules, no more; a gateway that does not masquerade takes
+// new connections, and has it without the condition. The first is wider than need be by one
+// thing: it lets containers reach what Docker's bridges would keep to themselves. There
+// our own table drops, which knows those bridges from Docker's rules.
+//
+// No other firewall has such a chain, and none is changed.
+
+const dockerChain = "DOCKER-USER"
+
+// surroundings is what of others' rules matters to us.
+type surroundings struct {
+	docker []*xtables      // where Docker's chain is
+	drops  []droppingChain // base chains that forward nothing by default
+}
+
+// droppingChain is somebody's chain at the forward hook.
+type droppingChain struct {
+	table    string // with its family, as nft(8) says it
+	chain    string
+	v4, v6   bool
+	mentions func(ifname string) bool // a rule names the interface
+	advice   string                   // with %[1]s for the interface
+}
+
+// lookAround reads the host's rules; ours is the table of that name. It runs no program
+// where Docker's chain is not.
+func lookAround(ours string) (*surroundings, error) {
+	s := &surroundings{}
+	c, err := open()
+	if err != nil {
+		if errors.Is(err, unix.EPROTONOSUPPORT) {
+			return s, nil
+		}
+		return nil, err
+	}
+	defer c.CloseLasting()
+	all, err := c.ListChains()
+	if err != nil {
+		return nil, fmt.Errorf("list chains: %w", err)
+	}
+	for _, ch := range all {
+		t := ch.Table
+		v4 := t.Family == nftables.TableFamilyIPv4
+		v6 := t.Family == nftables.TableFamilyIPv6
+		if (v4 || v6) && t.Name == "filter" && ch.Name == dockerChain {
+			x := &xtables{v6: v6}
+			if err := x.load(); err != nil {
+				return nil, err
+			}
+			s.docker = append(s.docker, x)
+		}
+	}
+	for _, ch := range all {
+		if d, ok := s.dropping(c, all, ch, ours); ok {
+			s.drops = append(s.drops, d)
+		}
+	}
+	return s, s.lookAtLegacy()
+}
+
+// lookAtLegacy reads what iptables wrote before it wrote nftables, in a kernel that has it.
+func (s *surroundings) lookAtLegacy() error {
+	for _, v6 := range []bool{false, true} {
+		if !hasLegacy(v6) {
+			continue
+		}
+		x := &xtables{v6: v6, legacy: true}
+		if err := x.load(); err != nil {
+			return err
+		}
+		if x.there {
+			s.docker = append(s.docker, x)
+			continue
+		}
+		if slices.Contains(x.rules, "-P FORWARD DROP") {
+			s.drops = append(s.drops, droppingChain{
+				table: x.program() + " filter", chain: "FORWARD", v4: !v6, v6: v6, mentions: x.mentions, advice: x.advice(),
+			})
+		}
+	}
+	return nil
+}
+
+// dropping says whether a chain forwards nothing by default, and is not Docker's.
+func (s *surroundings) dropping(c *nftables.Conn, all []*nftables.Chain, ch *nftables.Chain, ours string) (droppingChain, bool) {
+	t := ch.Table
+	names := map[nftables.TableFamily]string{nftables.TableFamilyIPv4: "ip", nftables.TableFamilyIPv6: "ip6", nftables.TableFamilyINet: "inet"}
+	if names[t.Family] == "" || t.Family == nftables.TableFamilyINet && t.Name == ours {
+		return droppingChain{}, false
+	}
+	if ch.Type != nftables.ChainTypeFilter || ch.Hooknum == nil || *ch.Hooknum != *nftables.ChainHookForward {
+		return droppingChain{}, false
+	}
+	// firewalld's policy is to accept; its last rule rejects.
+	firewalld := t.Name == "firewalld" && ch.Name == "filter_FORWARD"
+	if !firewalld && (ch.Policy == nil || *ch.Policy != nftables.ChainPolicyDrop) {
+		return droppingChain{}, false
+	}
+	v4, v6 := t.Family != nftables.TableFamilyIPv6, t.Family != nftables.TableFamilyIPv4
+	if t.Name == "filter" && slices.ContainsFunc(s.docker, func(x *xtables) bool { return !x.legacy && x.v6 == v6 && v4 != v6 }) {
+		return droppingChain{}, false
+	}
+	d := droppingChain{table: names[t.Family] + " " + t.Name, chain: ch.Name, v4: v4, v6: v6}
+	switch {
+	case firewalld:
+		d.advice = "firewall-cmd --zone=trusted --add-interface=%[1]s"
+	case slices.ContainsFunc(all, func(a *nftables.Chain) bool {
+		return a.Table.Family == t.Family && a.Table.Name == t.Name && strings.HasPrefix(a.Name, "ufw")
+	}):
+		d.advice = "ufw route allow in on %[1]s; ufw route allow out on %[1]s"
+	}
+	d.mentions = func(ifname string) bool { return mentions(c, all, t, ifname) }
+	named := map[string]bool{}
+	remember := d.mentions
+	d.mentions = func(ifname string) bool { // asked while c is open
+		v, ok := named[ifname]
+		if !ok {
+			v = remember(ifname)
+			named[ifname] = v
+		}
+		return v
+	}
+	return d, true
+}
+
+// mentions says whether any rule of a table compares something with an interface's name.
+// Whoever wrote one has thought of it.
+func mentions(c *nftables.Conn, all []*nftables.Chain, t *nftables.Table, name string) bool {
+	for _, ch := range all {
+		if ch.Table.Family != t.Family || ch.Table.Name != t.Name {
+			continue
+		}
+		rules, err := c.GetRules(t, ch)
+		if err != nil {
+			continue // an expression that nobody here knows
+		}
+		for _, r := range rules {
+			for _, e := range r.Exprs {
+				if is, ok := e.(*expr.Cmp); ok && bytes.Equal(bytes.TrimRight(is.Data, "\x00"), []byte(name)) {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+// blocked says, by interface, for which gateways a foreign firewall forwards nothing.
+func (s *surroundings) blocked(gateways []Gateway) map[string]error {
+	why := map[string]error{}
+	for _, g := range gateways {
+		if g.Internal {
+			continue
+		}
+		v4, v6 := families([]Gateway{g})
+		for _, d := range s.drops {
+			if why[g.Interface] != nil || !(v4 && d.v4 || v6 && d.v6) || d.mentions(g.Interface) {
+				continue
+			}
+			advice := fmt.Sprintf("let it accept what comes in by %[1]s and what goes out by %[1]s", g.Interface)
+			if d.advice != "" {
+				advice += " (" + fmt.Sprintf(d.advice, g.Interface) + ")"
+			}
+			why[g.Interface] = fmt.Errorf("%w (chain %s of table %s), and has no rule for %s: %s", ErrBlocked, d.chain, d.table, g.Interface, advice)
+		}
+	}
+	return why
+}
+
+// dockerBridges lists the bridges that Docker isolates.
+func (s *surroundings) dockerBridges() []string {
+	var names []string
+	for _, x := range s.docker {
+		for _, r := range x.rules {
+			// -A FORWARD -o docker0 -j DOCKER; -A DOCKER-BRIDGE -o docker0 -j DOCKER
+			w := strings.Fields(r)
+			if len(w) == 6 && w[0] == "-A" && w[2] == "-o" && w[4] == "-j" && w[5] == "DOCKER" && !slices.Contains(names, w[3]) {
+				names = append(names, w[3])
+			}
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// accept makes Docker's chain forward what our own rules let through; no gateways at all:
+// nothing of ours is left in it.
+func (s *surroundings) accept(mark string, gateways []Gateway) error {
+	for _, x := range s.docker {
+		if err := x.put(mark, x.wanted(mark, gateways)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// accepted says whether Docker's chain has what accept puts there.
+func (s *surroundings) accepted(mark string, gateways []Gateway) bool {
+	return !slices.ContainsFunc(s.docker, func(x *xtables) bool {
+		has, want := x.marked(mark), x.wanted(mark, gateways)
+		slices.Sort(has)
+		slices.Sort(want)
+		return !slices.Equal(has, want)
+	})
+}
+
+// hasLegacy says whether iptables' own tables, not nftables', have a filter.
+func hasLegacy(v6 bool) bool {
+	file := "/proc/thread-self/net/ip_tables_names"
+	if v6 {
+		file = "/proc/thread-self/net/ip6_tables_names"
+	}
+	b, err := os.ReadFile(file)
+	return err == nil && slices.Contains(strings.Fields(string(b)), "filter")
+}
+
+func legacyTables() bool { return hasLegacy(false) || hasLegacy(true) }

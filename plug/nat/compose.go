@@ -1,0 +1,309 @@
+package nat
+
+import (
+	"cmp"
+	"encoding/binary"
+	"maps"
+	"net/netip"
+	"slices"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+)
+
+// The names of the page's sets.
+const (
+	setGateways    = "gateways"
+	setItself      = "same-gateway"
+	setMasquerade  = "masqueraded"
+	setInternal    = "internal"
+	setDocker      = "docker-bridges"
+	setPublished4  = "published4"
+	setPublished6  = "published6"
+	setPublishedAt = "-by-address" // behind either
+)
+
+// Registers of nf_tables: 16 of 4 bytes each; a value takes as many as it is long.
+const (
+	reg0 = unix.NFT_REG32_00
+	reg1 = unix.NFT_REG32_01
+	reg4 = unix.NFT_REG32_00 + 4
+	reg5 = unix.NFT_REG32_00 + 5
+)
+
+// compose writes the page: what nft(8) prints of it is its documentation.
+func compose(table string, gateways []Gateway, serving map[claimKey]target, docker []string) *page {
+	p := &page{table: table, docker: docker}
+	p.addSets(gateways, serving)
+	p.add("guard", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityRaw,
+		// route_localnet, which a gateway has when ports are published to 127.0.0.1, would open
+		// the host's loopback to containers (CVE-2020-8558). Answers pass: they come to
+		// the gateway's own address, and are 127.0.0.1's only after conntrack saw them.
+		rule{"loopback is for the host itself", seq(in(setGateways), ip4(), loopback(ip4Dst), drop)},
+		rule{"and nobody else is it", seq(in(setGateways), ip4(), loopback(ip4Src), drop)},
+	)
+	p.add("arriving", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest,
+		rule{"to an address of the host", seq(localType(toDst), jump("published"))},
+	)
+	p.add("local", nftables.ChainTypeNAT, nftables.ChainHookOutput, nftables.ChainPriorityNATDest,
+		rule{"no answer finds its way back to ::1", seq(ip6(), loopback6(), accept)},
+		rule{"from the host to itself", seq(localType(toDst), jump("published"))},
+	)
+	p.chains = append(p.chains, chain{name: "published", rules: []rule{
+		{"at one address of the host", seq(ip4(), publishedAt(4))},
+		{"at any address of the host", seq(ip4(), published(4))},
+		{"at one address of the host", seq(ip6(), publishedAt(6))},
+		{"at any address of the host", seq(ip6(), published(6))},
+	}})
+	p.add("forward", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter,
+		rule{"containers behind one gateway", seq(pair(setItself), accept)},
+		rule{"internal: nothing goes elsewhere", seq(in(setInternal), drop)},
+		rule{"internal: nothing comes from elsewhere", seq(out(setInternal), drop)},
+		rule{"answers", seq(ctHas(expr.CtKeySTATE, expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), accept)},
+		rule{"what is published", seq(ctHas(expr.CtKeySTATUS, statusDNAT), accept)},
+		rule{"networks are isolated from each other", seq(in(setGateways), out(setGateways), drop)},
+		rule{"and from Docker's", seq(in(setGateways), out(setDocker), drop)},
+		rule{"nothing new comes in", seq(out(setMasquerade), drop)},
+	)
+	leaving := []rule{{
+		"published, asked for by the host itself: the container answers the gateway",
+		seq(ctHas(expr.CtKeySTATUS, statusDNAT), out(setGateways), localType(toSrc), masquerade),
+	}}
+	for _, g := range gateways {
+		for _, s := range g.Subnets {
+			leaving = append(leaving, rule{"published, asked for by a neighbour: the answer comes back through here",
+				seq(ctHas(expr.CtKeySTATUS, statusDNAT), from(s), oif(g.Interface, true), masquerade)})
+			if g.Masquerade && !g.Internal {
+				leaving = append(leaving, rule{"to elsewhere, with the host's address",
+					seq(from(s), oif(g.Interface, false), masquerade)})
+			}
+		}
+	}
+	p.add("leaving", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource, leaving...)
+	return p
+}
+
+func (p *page) add(name string, kind nftables.ChainType, hook *nftables.ChainHook, priority *nftables.ChainPriority, rules ...rule) {
+	p.chains = append(p.chains, chain{name, kind, hook, priority, rules})
+}
+
+// The published port's key is protocol and port; where one address of the host is meant,
+// that comes first. The datum is where to.
+var (
+	proto  = nftables.TypeInetProto
+	port   = nftables.TypeInetService
+	addr4  = nftables.TypeIPAddr
+	addr6  = nftables.TypeIP6Addr
+	name   = nftables.TypeIFName
+	names2 = nftables.MustConcatSetType(name, name)
+	to4    = nftables.MustConcatSetType(addr4, port)
+	to6    = nftables.MustConcatSetType(addr6, port)
+)
+
+func (p *page) addSets(gateways []Gateway, serving map[claimKey]target) {
+	all := set{name: setGateways, key: name, comment: "interfaces that are containers' gateways"}
+	itself := set{name: setItself, key: names2, comment: "in by a gateway, and out by the same"}
+	masq := set{name: setMasquerade, key: name, comment: "gateways whose containers have the host's address elsewhere"}
+	internal := set{name: setInternal, key: name, comment: "gateways whose containers know nobody elsewhere"}
+	bridges := set{name: setDocker, key: name, comment: "bridges that Docker isolates"}
+	for _, g := range gateways {
+		key := ifkey(g.Interface)
+		all.put(key, nil)
+		itself.put(slices.Concat(key, key), nil)
+		switch {
+		case g.Internal:
+			internal.put(key, nil)
+		case g.Masquerade:
+			masq.put(key, nil)
+		}
+	}
+	for _, d := range p.docker {
+		bridges.put(ifkey(d), nil)
+	}
+	any4 := set{name: setPublished4, key: nftables.MustConcatSetType(proto, port), data: &to4}
+	at4 := set{name: setPublished4 + setPublishedAt, key: nftables.MustConcatSetType(addr4, proto, port), data: &to4}
+	any6 := set{name: setPublished6, key: nftables.MustConcatSetType(proto, port), data: &to6}
+	at6 := set{name: setPublished6 + setPublishedAt, key: nftables.MustConcatSetType(addr6, proto, port), data: &to6}
+	for _, k := range slices.SortedFunc(maps.Keys(serving), claimKey.compare) {
+		s := &any4
+		switch {
+		case k.v6 && k.host.IsValid():
+			s = &at6
+		case k.v6:
+			s = &any6
+		case k.host.IsValid():
+			s = &at4
+		}
+		to := serving[k].to
+		s.put(slices.Concat(k.host.AsSlice(), []byte{k.proto, 0, 0, 0}, portKey(k.port)), slices.Concat(to.Addr().AsSlice(), portKey(to.Port())))
+	}
+	p.sets = []set{all, itself, masq, internal, bridges, any4, at4, any6, at6}
+}
+
+func (s *set) put(key, val []byte) {
+	s.elements = append(s.elements, nftables.SetElement{Key: key, Val: val})
+}
+
+// portKey is a port as a part of a key: padded to a register.
+func portKey(port uint16) []byte { return append(binary.BigEndian.AppendUint16(nil, port), 0, 0) }
+
+// ifkey is an interface's name as the kernel compares it.
+func ifkey(name string) []byte {
+	return append([]byte(name), make([]byte, max(0, unix.IFNAMSIZ-len(name)))...)
+}
+
+func ifname(key []byte) string { return unix.ByteSliceToString(key) }
+
+func (k claimKey) compare(l claimKey) int {
+	return cmp.Or(k.host.Compare(l.host), cmp.Compare(k.port, l.port), cmp.Compare(k.proto, l.proto))
+}
+
+// What follows are the words that rules are made of, each as nft(8) spells it.
+
+func seq(words ...[]expr.Any) []expr.Any { return slices.Concat(words...) }
+
+// in is `iifname @set`.
+func in(set string) []expr.Any { return ifIn(expr.MetaKeyIIFNAME, set) }
+
+// out is `oifname @set`.
+func out(set string) []expr.Any { return ifIn(expr.MetaKeyOIFNAME, set) }
+
+func ifIn(key expr.MetaKey, set string) []expr.Any {
+	return []expr.Any{&expr.Meta{Key: key, Register: reg0}, &expr.Lookup{SourceRegister: reg0, SetName: set}}
+}
+
+// pair is `iifname . oifname @set`.
+func pair(set string) []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: reg0},
+		&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: reg4},
+		&expr.Lookup{SourceRegister: reg0, SetName: set},
+	}
+}
+
+// oif is `oifname "name"`, or `oifname != "name"`.
+func oif(name string, is bool) []expr.Any {
+	op := expr.CmpOpEq
+	if !is {
+		op = expr.CmpOpNeq
+	}
+	return []expr.Any{&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: reg0}, &expr.Cmp{Op: op, Register: reg0, Data: ifkey(name)}}
+}
+
+// ip4 is `meta nfproto ipv4`.
+func ip4() []expr.Any { return family(unix.NFPROTO_IPV4) }
+
+// ip6 is `meta nfproto ipv6`.
+func ip6() []expr.Any { return family(unix.NFPROTO_IPV6) }
+
+func family(f byte) []expr.Any {
+	return []expr.Any{&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: reg0}, &expr.Cmp{Op: expr.CmpOpEq, Register: reg0, Data: []byte{f}}}
+}
+
+// Where addresses are in their headers (RFC 791, section 3.1; RFC 8200, section 3).
+const (
+	ip4Src, ip4Dst = 12, 16
+	ip6Src, ip6Dst = 8, 24
+	dport          = 2 // of TCP and UDP alike
+)
+
+func network(offset, length, register uint32) expr.Any {
+	return &expr.Payload{Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: length, DestRegister: register}
+}
+
+// loopback is `ip saddr 127.0.0.0/8`, or daddr.
+func loopback(offset uint32) []expr.Any {
+	return []expr.Any{network(offset, 1, reg0), &expr.Cmp{Op: expr.CmpOpEq, Register: reg0, Data: []byte{127}}}
+}
+
+// loopback6 is `ip6 daddr ::1`.
+func loopback6() []expr.Any {
+	return []expr.Any{network(ip6Dst, 16, reg0), &expr.Cmp{Op: expr.CmpOpEq, Register: reg0, Data: netip.IPv6Loopback().AsSlice()}}
+}
+
+// from is `ip saddr subnet`, or ip6.
+func from(subnet netip.Prefix) []expr.Any {
+	f, offset := ip4(), uint32(ip4Src)
+	if subnet.Addr().Is6() {
+		f, offset = ip6(), ip6Src
+	}
+	length := uint32(subnet.Addr().BitLen() / 8)
+	mask := make([]byte, length)
+	for i := range subnet.Bits() {
+		mask[i/8] |= 0x80 >> (i % 8)
+	}
+	return append(f, network(offset, length, reg0),
+		&expr.Bitwise{SourceRegister: reg0, DestRegister: reg0, Len: length, Mask: mask, Xor: make([]byte, length)},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: reg0, Data: subnet.Masked().Addr().AsSlice()})
+}
+
+type end bool
+
+const toSrc, toDst end = false, true
+
+// localType is `fib saddr type local`, or daddr: an address of the host.
+func localType(e end) []expr.Any {
+	return []expr.Any{
+		&expr.Fib{Register: reg0, ResultADDRTYPE: true, FlagSADDR: e == toSrc, FlagDADDR: e == toDst},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: reg0, Data: binaryutil.NativeEndian.PutUint32(unix.RTN_LOCAL)},
+	}
+}
+
+// statusDNAT is IPS_DST_NAT (linux/netfilter/nf_conntrack_common.h).
+const statusDNAT = 1 << 5
+
+// ctHas is `ct state a,b` or `ct status a`.
+func ctHas(key expr.CtKey, bits uint32) []expr.Any {
+	return []expr.Any{
+		&expr.Ct{Key: key, Register: reg0},
+		&expr.Bitwise{SourceRegister: reg0, DestRegister: reg0, Len: 4, Mask: binaryutil.NativeEndian.PutUint32(bits), Xor: make([]byte, 4)},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: reg0, Data: make([]byte, 4)},
+	}
+}
+
+// published is `dnat ip to meta l4proto . th dport map @published4`.
+func published(version int) []expr.Any {
+	set, _, _ := publishedIn(version)
+	return append([]expr.Any{
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg0},
+		&expr.Payload{Base: expr.PayloadBaseTransportHeader, Offset: dport, Len: 2, DestRegister: reg1},
+	}, dnat(version, set)...)
+}
+
+// publishedAt is `dnat ip to ip daddr . meta l4proto . th dport map @published4-by-address`.
+func publishedAt(version int) []expr.Any {
+	set, offset, length := publishedIn(version)
+	next := reg0 + length/4
+	return append([]expr.Any{
+		network(offset, length, reg0),
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: next},
+		&expr.Payload{Base: expr.PayloadBaseTransportHeader, Offset: dport, Len: 2, DestRegister: next + 1},
+	}, dnat(version, set+setPublishedAt)...)
+}
+
+func publishedIn(version int) (set string, offset, length uint32) {
+	if version == 6 {
+		return setPublished6, ip6Dst, 16
+	}
+	return setPublished4, ip4Dst, 4
+}
+
+func dnat(version int, set string) []expr.Any {
+	n := &expr.NAT{Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: reg0, RegProtoMin: reg1, Specified: true}
+	if version == 6 {
+		n.Family, n.RegProtoMin = unix.NFPROTO_IPV6, reg4
+	}
+	return []expr.Any{&expr.Lookup{SourceRegister: reg0, DestRegister: reg0, IsDestRegSet: true, SetName: set}, n}
+}
+
+func jump(chain string) []expr.Any {
+	return []expr.Any{&expr.Verdict{Kind: expr.VerdictJump, Chain: chain}}
+}
+
+var (
+	accept     = []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}}
+	drop       = []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}}
+	masquerade = []expr.Any{&expr.Masq{}}
+)

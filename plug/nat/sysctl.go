@@ -1,0 +1,160 @@
+package nat
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// sysctls is where the kernel's parameters of this network namespace are.
+const sysctls = "/proc/sys/net"
+
+func readSysctl(key string) (string, error) {
+	b, err := os.ReadFile(filepath.Join(sysctls, key))
+	return strings.TrimSpace(string(b)), err
+}
+
+// setSysctl writes a value where another is; a write has effects even without a change.
+func setSysctl(key, value string) error {
+	is, err := readSysctl(key)
+	if err != nil || is == value {
+		return err
+	}
+	return os.WriteFile(filepath.Join(sysctls, key), []byte(value), 0)
+}
+
+const (
+	forwarding4 = "ipv4/ip_forward"
+	forwarding6 = "ipv6/conf/all/forwarding"
+)
+
+func localnetKey(ifname string) string { return "ipv4/conf/" + ifname + "/route_localnet" }
+
+func families(gateways []Gateway) (v4, v6 bool) {
+	for _, g := range gateways {
+		for _, s := range g.Subnets {
+			v4 = v4 || s.Addr().Is4()
+			v6 = v6 || s.Addr().Is6()
+		}
+	}
+	return v4, v6
+}
+
+// forwardingEnabled says whether the host forwards what gateways need.
+func forwardingEnabled(gateways []Gateway) bool {
+	v4, v6 := families(gateways)
+	for _, x := range []struct {
+		wanted bool
+		key    string
+	}{{v4, forwarding4}, {v6, forwarding6}} {
+		if on, _ := readSysctl(x.key); x.wanted && on == "0" {
+			return false
+		}
+	}
+	return true
+}
+
+// enableForwarding makes the host a router for the families that gateways have. That is a
+// property of the host, not of an interface: what comes back in from elsewhere is
+// forwarded by the sysctl of the interface it comes in by (IPv4), or by that of all (IPv6).
+func enableForwarding(gateways []Gateway) error {
+	v4, v6 := families(gateways)
+	if v4 {
+		if err := setSysctl(forwarding4, "1"); err != nil {
+			return fmt.Errorf("enable IPv4 forwarding: %w", err)
+		}
+	}
+	if !v6 {
+		return nil
+	}
+	on, err := readSysctl(forwarding6)
+	if err == nil && on == "0" {
+		if err = keepRouterAdvertisements(gateways); err == nil {
+			err = setSysctl(forwarding6, "1")
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("enable IPv6 forwarding: %w", err)
+	}
+	return nil
+}
+
+// keepRouterAdvertisements lets interfaces that take router advertisements go on with it.
+// A router takes none unless accept_ra is 2, and loses the default routes it had by them
+// at the moment it becomes one (Documentation/networking/ip-sysctl.rst; rt6_purge_dflt_routers).
+// Not so gateways, and interfaces to come: what is behind them may be containers, which
+// are nobody to tell the host its routes.
+func keepRouterAdvertisements(gateways []Gateway) error {
+	interfaces, err := os.ReadDir(filepath.Join(sysctls, "ipv6/conf"))
+	if err != nil {
+		return err
+	}
+	for _, e := range interfaces {
+		name := e.Name()
+		if name == "all" || name == "default" || slices.ContainsFunc(gateways, func(g Gateway) bool { return g.Interface == name }) {
+			continue
+		}
+		key := "ipv6/conf/" + name + "/accept_ra"
+		if is, err := readSysctl(key); err != nil || is != "1" {
+			continue // gone, or does not take them
+		}
+		if err := setSysctl(key, "2"); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("keep router advertisements on %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// wantsLocalnet lists the gateways that packets of 127.0.0.1 must be routed to and from:
+// where something IPv4 is published.
+func wantsLocalnet(gateways []Gateway, serving map[claimKey]target) []string {
+	var names []string
+	for k, t := range serving {
+		if !k.v6 && !slices.Contains(names, t.via) {
+			names = append(names, t.via)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// dropLocalnetLocked switches route_localnet off where it is not wanted any more: before
+// the rules go that guard it.
+func (f *Firewall) dropLocalnetLocked(want []string) error {
+	for _, name := range f.localnet {
+		if slices.Contains(want, name) {
+			continue
+		}
+		if err := setSysctl(localnetKey(name), "0"); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("close loopback to %s: %w", name, err)
+		}
+	}
+	f.localnet = slices.DeleteFunc(f.localnet, func(name string) bool { return !slices.Contains(want, name) })
+	return nil
+}
+
+// addLocalnetLocked switches route_localnet on: when the rules are there that guard it.
+// An interface that is not there yet gets it by Check.
+func (f *Firewall) addLocalnetLocked(want []string) error {
+	for _, name := range want {
+		if err := setSysctl(localnetKey(name), "1"); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("open %s to loopback: %w", name, err)
+		}
+		if !slices.Contains(f.localnet, name) {
+			f.localnet = append(f.localnet, name)
+		}
+	}
+	return nil
+}
+
+// localnetOnLocked says whether the kernel has what addLocalnetLocked wrote; an interface
+// that was made anew has not.
+func (f *Firewall) localnetOnLocked() bool {
+	return !slices.ContainsFunc(f.localnet, func(name string) bool {
+		on, err := readSysctl(localnetKey(name))
+		return err == nil && on == "0"
+	})
+}
