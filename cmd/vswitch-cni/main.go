@@ -1,7 +1,14 @@
 // Command vswitch-cni is a CNI plug-in: container runtimes run it to plug containers into
-// a bridge of vswitchd.
+// a bridge of vswitchd. docs/cni.md says how.
 package main
 
-import _ "vswitch/plug/cni"
+import (
+	"os"
 
-func main() {}
+	"vswitch/plug/cni"
+)
+
+// version is set by the build.
+var version = "unknown"
+
+func main() { os.Exit(cni.Main(os.Stdin, os.Stdout, "CNI plug-in vswitch-cni "+version)) }
