@@ -47,7 +47,12 @@ func Open(path string) (*Namespace, error) {
 func open(path string) (*Namespace, error) {
 	// Whatever file it is, opening it shall neither wait nor do anything: a FIFO does
 	// without a writer, a terminal does not become ours.
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	const flags = unix.O_RDONLY | unix.O_CLOEXEC | unix.O_NONBLOCK | unix.O_NOCTTY
+	fd, err := unix.Open(path, flags, 0)
+	if err == unix.EACCES {
+		// Also said of a process that ends at this moment (proc_ns_get_link).
+		fd, err = unix.Open(path, flags, 0)
+	}
 	if err == unix.ENOENT || err == unix.ESRCH {
 		return nil, ErrNoNamespace
 	}

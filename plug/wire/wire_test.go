@@ -38,9 +38,13 @@ func newGround(t *testing.T) *ground {
 
 func path(n *lab.Host) string { return filepath.Join("/run/netns", n.Name) }
 
-func (g *ground) plugInto(c *lab.Host, s wire.Spec, had *wire.Spec) (p wire.Plugged, err error) {
+func (g *ground) plugInto(c *lab.Host, s wire.Spec, had *wire.Spec) (wire.Plugged, error) {
+	return g.plugPath(path(c), s, had)
+}
+
+func (g *ground) plugPath(path string, s wire.Spec, had *wire.Spec) (p wire.Plugged, err error) {
 	err = g.h.Do(func() error {
-		n, err := wire.Open(path(c))
+		n, err := wire.Open(path)
 		if err != nil {
 			return err
 		}

@@ -1,0 +1,296 @@
+package wire_test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"vswitch/internal/lab"
+	"vswitch/plug/wire"
+)
+
+func TestAdopt(t *testing.T) {
+	g := newGround(t)
+	s := spec()
+	first := g.mustPlug(s, nil)
+	g.unchanged(func() {
+		for _, had := range []*wire.Spec{nil, &s} {
+			p := g.mustPlug(s, had)
+			if p.Made || p.Host != first.Host || p.Container != first.Container {
+				t.Errorf("the pair that is there is %+v, was %+v", p, first)
+			}
+		}
+	})
+}
+
+// Everything of a pair that is there can be changed.
+func TestChange(t *testing.T) {
+	g := newGround(t)
+	had := spec()
+	first := g.mustPlug(had, nil)
+	// What somebody else gave the interface stays.
+	g.c.MustExec("ip", "addr", "add", "10.1.0.77/24", "dev", "eth1")
+	g.c.MustExec("ip", "route", "add", "10.77.0.0/16", "via", "10.1.0.1")
+
+	s := wire.Spec{
+		Host: "p1", Alias: had.Alias, IfName: "eth2", MTU: 9000, MAC: []byte{2, 0, 0, 0, 0, 0x12},
+		Addresses: prefixes("10.1.0.6/24", "10.1.0.5/25", "fd00:1::6/64", "fd00:1::5/48"),
+		Gateways:  addrs("10.1.0.2", "fd00:1::2"),
+		Routes:    []wire.Route{route("10.9.0.0/16 10.1.0.8"), route("fd00:9::/64 fd00:1::9"), route("10.11.0.0/16")},
+	}
+	p := g.mustPlug(s, &had)
+	if p != (wire.Plugged{Host: first.Host, Container: first.Container}) {
+		t.Errorf("the pair is %+v, was %+v", p, first)
+	}
+	g.has(g.c,
+		fmt.Sprintf("link %d eth2 veth mtu 9000 mac 02:00:00:00:00:12 alias %q up true", p.Container, s.Alias),
+		"address 10.1.0.6/24 on eth2", "address 10.1.0.5/25 on eth2", "address 10.1.0.77/24 on eth2",
+		"address fd00:1::6/64 on eth2", "address fd00:1::5/48 on eth2",
+		"route 0.0.0.0/0 via 10.1.0.2 on eth2 metric 0", "route ::/0 via fd00:1::2 on eth2 metric 1024",
+		"route 10.9.0.0/16 via 10.1.0.8 on eth2 metric 0", "route 10.11.0.0/16 via link on eth2 metric 0",
+		"route 10.77.0.0/16 via 10.1.0.1 on eth2 metric 0", "route fd00:9::/64 via fd00:1::9 on eth2 metric 1024",
+	)
+	for _, gone := range []string{"10.1.0.5/24", "fd00:1::5/64", "via 10.1.0.1 on eth2 metric 0 default", "10.8.0.0/16", "10.1.0.9", "0.0.0.0/0 via 10.1.0.1", "::/0 via fd00:1::1"} {
+		g.hasNot(g.c, gone)
+	}
+	if l, err := g.h.Link("p1"); err != nil || l.Attrs().MTU != 9000 {
+		t.Errorf("the host's end has MTU %v, error %v", l, err)
+	}
+
+	// All of it again goes away.
+	bare := s
+	bare.Addresses, bare.Gateways, bare.Routes = nil, nil, nil
+	g.mustPlug(bare, &s)
+	g.has(g.c, "address 10.1.0.77/24 on eth2")
+	for _, gone := range []string{"10.1.0.6", "10.1.0.5", "fd00:1::", "/0 via", "10.11.0.0"} {
+		g.hasNot(g.c, gone)
+	}
+}
+
+// A Spec whose pair leads to the container's last life is plugged into its new one, and
+// the old end goes.
+func TestMovesToTheNewNamespace(t *testing.T) {
+	g := newGround(t)
+	other := g.l.Host("c2")
+	s := spec()
+	g.mustPlug(s, nil)
+	p, err := g.plugInto(other, s, &s)
+	if err != nil || !p.Made {
+		t.Fatalf("plugged %+v, error %v", p, err)
+	}
+	g.has(other, "address 10.1.0.5/24 on eth1")
+	g.hasNot(g.c, "eth1")
+}
+
+// make was killed between the pair and its alias.
+func TestHalfMade(t *testing.T) {
+	g := newGround(t)
+	s := spec()
+	half := g.mustPlug(s, nil)
+	g.h.MustExec("ip", "link", "set", "p1", "alias", "")
+	p := g.mustPlug(s, nil)
+	if !p.Made || p.Host == half.Host {
+		t.Errorf("the pair is %+v, was %+v half made", p, half)
+	}
+	// One that only looks like it is somebody's.
+	g.h.MustExec("ip", "link", "set", "p1", "alias", "")
+	s.MAC[5]++
+	g.unchanged(func() {
+		if _, err := g.plug(s, nil); !errors.Is(err, wire.ErrTaken) {
+			t.Errorf("plugged over somebody's pair: %v", err)
+		}
+	})
+}
+
+// A second network card: whose default route it is.
+func TestDefaultRoutes(t *testing.T) {
+	g := newGround(t)
+	crowd(g) // eth0 has IPv4's, and IPv6 has none
+	s := spec()
+	s.Soft = true
+	g.mustPlug(s, nil)
+	g.has(g.c, "route 0.0.0.0/0 via 10.5.0.1 on eth0 metric 0", "route ::/0 via fd00:1::1 on eth1 metric 1024")
+	g.hasNot(g.c, "0.0.0.0/0 via 10.1.0.1")
+	g.unchanged(func() { g.mustPlug(s, &s) })
+
+	// Another that insists goes first, and gives way when it goes.
+	before := g.state(g.c)
+	hard := spec()
+	hard.Host, hard.Alias, hard.IfName = "p2", "vswitch test p2", "eth2"
+	hard.Addresses, hard.Gateways, hard.Routes = prefixes("10.2.0.5/24", "fd00:2::5/64"), addrs("10.2.0.1", "fd00:2::1"), nil
+	for _, had := range []*wire.Spec{nil, &hard} {
+		g.mustPlug(hard, had)
+		for dst, via := range map[string]string{"192.0.2.1": "10.2.0.1", "2001:db8::1": "fd00:2::1"} {
+			if out := g.c.MustExec("ip", "route", "get", dst); !strings.Contains(out, "via "+via+" dev eth2") {
+				t.Errorf("the way to %s is %q, want via %s", dst, out, via)
+			}
+		}
+	}
+	g.h.Do(func() error { return wire.Unplug("p2", hard.Alias) })
+	if diff := lab.Snapshot(before).Diff(g.state(g.c)); len(diff) > 0 {
+		t.Errorf("after it went: %v", diff)
+	}
+}
+
+// The gateway may be outside of the addresses' subnets, where a route on the link holds it.
+func TestGatewayOnTheLink(t *testing.T) {
+	g := newGround(t)
+	s := spec()
+	s.Addresses, s.Gateways = prefixes("10.1.0.5/32", "fd00:1::5/128"), addrs("10.1.0.1", "fe80::1")
+	s.Routes = []wire.Route{route("10.1.0.1/32")}
+	g.mustPlug(s, nil)
+	g.has(g.c, "route 10.1.0.1/32 via link on eth1 metric 0", "route 0.0.0.0/0 via 10.1.0.1 on eth1 metric 0", "route ::/0 via fe80::1 on eth1 metric 1024")
+}
+
+// The container goes while it is plugged in, at every moment: nothing is left in the
+// host, and what is said is either that it worked or that the namespace is gone.
+func TestNamespaceGoes(t *testing.T) {
+	g := newGround(t)
+	before := g.state(g.h)
+	const rounds = 60
+	var worked, gone int
+	for i := range rounds {
+		path, end := mortal(t)
+		var wg sync.WaitGroup
+		if i%3 > 0 {
+			wg.Go(func() {
+				time.Sleep(time.Duration(i) * 200 * time.Microsecond) // spread over the Plug
+				end()
+			})
+		} else {
+			wg.Go(end)
+			runtime.Gosched() // spread over its beginning, and before
+		}
+		_, err := g.plugPath(path, spec(), nil)
+		wg.Wait()
+		switch {
+		case err == nil:
+			worked++
+		case errors.Is(err, wire.ErrNoNamespace):
+			gone++
+		default:
+			t.Errorf("round %d: %v", i, err)
+		}
+		// Where the last round's pair is still there it leads to a namespace that the
+		// kernel is about to take apart: in its own time.
+	}
+	lab.Eventually(t, 10*time.Second, func() error {
+		if diff := lab.Snapshot(before).Diff(g.state(g.h)); len(diff) > 0 {
+			return fmt.Errorf("left behind: %v", diff)
+		}
+		return nil
+	})
+	t.Logf("of %d: %d plugged in before the end, %d too late", rounds, worked, gone)
+}
+
+// mortal makes a network namespace that only a thread holds, as a container's processes
+// hold theirs, and returns its path and what ends it.
+func mortal(t *testing.T) (path string, end func()) {
+	t.Helper()
+	made, stop, ended := make(chan error), make(chan struct{}), make(chan struct{})
+	var tid int
+	hold := func() { // ends with end, and its thread with it: it stays locked
+		defer close(ended)
+		runtime.LockOSThread()
+		tid = unix.Gettid()
+		made <- unix.Unshare(unix.CLONE_NEWNET)
+		<-stop
+	}
+	go func() {
+		// The first thread does not end with its goroutine, and stays where it is.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		if unix.Gettid() == os.Getpid() {
+			go hold() // on another, as long as this one is locked
+			<-ended
+			return
+		}
+		hold()
+	}()
+	if err := <-made; err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("/proc/self/task/%d/ns/net", tid), func() { close(stop); <-ended }
+}
+
+// Somebody removes one end or the other while it is plugged in: an error or a pair, and
+// after an error nothing.
+func TestInterfaceGoes(t *testing.T) {
+	g := newGround(t)
+	before, inside := g.state(g.h), g.state(g.c)
+	for i := range 40 {
+		stop := make(chan struct{})
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			n, name := g.c, "eth1"
+			if i%2 == 0 {
+				n, name = g.h, "p1"
+			}
+			_ = n.Do(func() error {
+				for {
+					select {
+					case <-stop:
+						return nil
+					default:
+					}
+					if l, err := netlink.LinkByName(name); err == nil {
+						time.Sleep(time.Duration(i) * 100 * time.Microsecond) // spread over the Plug
+						_ = netlink.LinkDel(l)
+						return nil
+					}
+				}
+			})
+		})
+		_, err := g.plug(spec(), nil)
+		if err != nil {
+			for _, d := range [][]string{lab.Snapshot(before).Diff(g.state(g.h)), lab.Snapshot(inside).Diff(g.state(g.c))} {
+				if len(d) > 0 {
+					t.Errorf("round %d: after %v: %v", i, err, d)
+				}
+			}
+		}
+		close(stop)
+		wg.Wait()
+		if err := g.h.Do(func() error { return wire.Unplug("p1", spec().Alias) }); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// Many containers at once, each on a thread of its own: no thread is left where it does
+// not belong.
+func TestManyAtOnce(t *testing.T) {
+	g := newGround(t)
+	const many = 16
+	var hosts []*lab.Host
+	for i := range many {
+		hosts = append(hosts, g.l.Host(fmt.Sprint("m", i)))
+	}
+	var wg sync.WaitGroup
+	for i, c := range hosts {
+		wg.Go(func() {
+			s := spec()
+			s.Host, s.Alias = fmt.Sprint("p", i), fmt.Sprint("vswitch test p", i)
+			s.MAC = slices.Clone(s.MAC)
+			for range 3 {
+				if _, err := g.plugInto(c, s, &s); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	for _, c := range hosts {
+		g.has(c, "address 10.1.0.5/24 on eth1")
+	}
+	strayThreads(t)
+}
