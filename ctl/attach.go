@@ -76,6 +76,9 @@ func (r *reconciler) setState(p *portState, state, reason string) {
 		r.log.Debug(msg) // on its way from one reason to another, such as BFD's down and init
 		return
 	}
+	if state == api.PortUp && r.plugs != nil && p.port.Object() == config.PlugPort {
+		r.plugs.plugUp(p.port.Name)
+	}
 	r.log.Info(msg)
 	r.tell(api.Event{Kind: "port-" + state, Bridge: p.bridge, Port: p.port.Name, Message: msg})
 }
@@ -184,6 +187,14 @@ func (r *reconciler) attachLocked(p *portState, l ports.Link, exists bool, now t
 		err = r.attachTAP(p)
 	case config.TapPort:
 		err = r.attachPersistent(p)
+	case config.PlugPort:
+		if !exists {
+			if r.plugs != nil {
+				r.setState(p, api.PortWaiting, r.plugs.plugReason(p.port.Name))
+			}
+			return false
+		}
+		err = r.attachPacket(p, l)
 	default:
 		if !exists {
 			r.setState(p, api.PortWaiting, fmt.Sprintf("interface %s does not exist; it will be attached when it appears", p.port.Name))

@@ -221,7 +221,7 @@ func (v *show) sighting(s *vswitch.Sighting, each func(*api.CapturedFrame) bool)
 	if s.Port == "" { // it was removed, too long ago to be known by its name
 		where = capture.Interface{Name: "removed", Description: "ports that have been removed"}
 	}
-	h := held{s.Data, s.Tag, s.Offload, s.WireLen}
+	h := heldFrame{s.Data, s.Tag, s.Offload, s.WireLen}
 	v.frames(&h, func(data []byte, wireLen int, note string) bool {
 		f.Packet = capture.Packet{Time: s.Time, Interface: where, Direction: s.Direction, Data: data, OrigLen: wireLen, Comment: comment}
 		if f.Note = note; note != "" {

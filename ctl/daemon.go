@@ -35,6 +35,7 @@ type Options struct {
 	CaptureDirs      []string // where captures may be written; empty: DefaultCaptureDirs
 	Log              *slog.Logger
 	LogLevel         *slog.LevelVar // that Log's handler looks at; nil: the level is fixed
+	Plug             PlugOptions
 }
 
 // Daemon is one switch with its desired configuration.
@@ -56,6 +57,7 @@ type Daemon struct {
 	seen       seen // addresses, drops: why.go and its neighbours
 
 	captures captures
+	plugs    *plugs
 
 	edit   sync.Mutex // one change at a time
 	closed bool       // guarded by edit
@@ -104,9 +106,16 @@ func New(o Options) (*Daemon, error) {
 	d.reconciler = newReconciler(d.sw, d.stopper, id, o.Workers, d.log, d.hub.tell)
 	d.reconciler.rxRings.limit = o.RxRings
 	d.probes.begin(d.sw, d.reconciler, id)
+	if err := d.openPlugs(o, id); err != nil {
+		d.sw.Close()
+		st.Close()
+		return nil, err
+	}
+	d.reconciler.plugs = d
 	d.reconciler.removeDoctored() // of a process before this one, that was killed
 	d.captureDirs(o)
 	if err := d.begin(); err != nil {
+		d.plugs.close(d.log)
 		d.sw.Close()
 		st.Close()
 		return nil, err
@@ -121,6 +130,7 @@ func New(o Options) (*Daemon, error) {
 	d.running.Go(func() { d.keepLedger(ctx.Done()) })
 	d.running.Go(func() { d.probes.run(ctx) })
 	d.running.Go(func() { d.keepHistory(ctx.Done()) })
+	d.runPlugs(ctx)
 	return d, nil
 }
 
@@ -208,6 +218,7 @@ func (d *Daemon) Close() error {
 	d.closed = true
 	d.logLevel.close()
 	d.armConfirm(nil)
+	d.plugs.close(d.log)
 	d.reconciler.close()
 	d.sw.Close()
 	if err := d.stopper.Close(); err != nil {

@@ -61,7 +61,8 @@ type portReading struct {
 // reading reads everything. It takes the locks of the switch's and the reconciler's
 // control side, which no worker takes.
 func (d *Daemon) reading() *reading {
-	version, doc := d.store.View()
+	version, _ := d.store.View()
+	doc := d.current()
 	r := &reading{
 		version: d.version, configVersion: version, pending: d.pending() != nil, warnings: len(d.warnings()), resyncs: d.reconciler.resyncs.Load(),
 		workers: d.sw.Workers(), elapsed: d.sw.Uptime(), recorder: d.sw.Recorder(), endpoints: d.endpointDrops(),

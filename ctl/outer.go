@@ -224,7 +224,7 @@ func (c *outerCapture) show(s *outerSocket, each func(*api.CapturedFrame)) {
 	// dissector can make sense of the whole.
 	c.wire.split = c.split || s.offload.GSOType&^frame.GSOECN == frame.GSOUDPL4
 	missed := s.missed()
-	c.wire.frames(&held{s.data, s.tag, s.offload, s.wireLen}, func(data []byte, wireLen int, note string) bool {
+	c.wire.frames(&heldFrame{s.data, s.tag, s.offload, s.wireLen}, func(data []byte, wireLen int, note string) bool {
 		f.Packet = capture.Packet{
 			Time: s.at, Interface: s.description, Direction: s.direction, Data: data, OrigLen: wireLen, Comment: comment, Dropped: missed,
 		}

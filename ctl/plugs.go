@@ -2,51 +2,345 @@ package ctl
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
 
 	"vswitch/ctl/api"
+	"vswitch/ctl/config"
+	"vswitch/plug"
+	"vswitch/plug/held"
+	"vswitch/plug/ipam"
+	"vswitch/plug/runtimes"
+	"vswitch/ports"
 )
 
-var errNoPlugs = &api.Error{Status: 501, Message: "not built yet"}
-
-// Plug is described at api.PlugService.
-func (d *Daemon) Plug(ctx context.Context, q api.PlugRequest) (api.PlugResult, error) {
-	return api.PlugResult{}, errNoPlugs
+// PlugOptions say where container runtimes are and how plugs are kept.
+type PlugOptions struct {
+	Docker, Podman, Containerd string        // see runtimes.Options
+	Grace                      time.Duration // that a plug outlives its container
+	DockerPlugin               string        // unix socket at which dockerd finds the network driver; "" is none
+	ResolvConf                 string        // names the host's resolvers
 }
 
-// Unplug is described at api.PlugService.
-func (d *Daemon) Unplug(ctx context.Context, q api.UnplugRequest) (api.UnplugResult, error) {
-	return api.UnplugResult{}, errNoPlugs
+// plugs is what the daemon has to do with containers. What is kept of it stands in one
+// file, apart from the document: leases, who was there once, what runtimes asked for.
+type plugs struct {
+	o        PlugOptions
+	db       *bbolt.DB
+	remove   func() // takes db's file away where it holds for this run only
+	leases   *ipam.Store
+	held     *held.Store
+	runtimes *runtimes.Runtimes
+	keeper   *plug.Keeper
+	gateways *gateways
+	alias    func(port string) string
+	misfits  map[held.Misfit]bool // that were told; guarded by reconciler.mu
 }
 
-// Plugged is described at api.PlugService.
-func (d *Daemon) Plugged(ctx context.Context, bridge string) ([]api.PlugStatus, error) {
-	return nil, errNoPlugs
+// openPlugs opens what is kept. It makes nothing yet.
+func (d *Daemon) openPlugs(o Options, instance string) error {
+	path := filepath.Join(o.StateDir, "plugs.db")
+	db, remove, err := openBook(path, o.RunDir, d.log)
+	if err != nil {
+		return err
+	}
+	p := &plugs{o: o.Plug, db: db, remove: remove, alias: func(port string) string { return ports.Owned(instance, port) }}
+	past, err := plug.OpenPast(db)
+	if err == nil {
+		p.leases, err = ipam.Open(db)
+	}
+	if err == nil {
+		p.held, err = held.Open(db)
+	}
+	if err != nil {
+		db.Close()
+		remove()
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	p.runtimes = runtimes.New(runtimes.Options{Docker: o.Plug.Docker, Podman: o.Plug.Podman, Containerd: o.Plug.Containerd, Log: d.log})
+	p.keeper = plug.New(p.runtimes, p.leases, past, plug.Options{
+		Instance: instance, Grace: o.Plug.Grace, Log: d.log,
+		Hooks: plug.Hooks{Changed: d.plugChanged, Gone: d.plugGone},
+	})
+	p.gateways = newGateways(instance, o.Plug.ResolvConf, d.log, d.gatewayState)
+	d.plugs = p
+	return nil
 }
 
-// Published is described at api.PlugService.
-func (d *Daemon) Published(ctx context.Context, bridge string) ([]api.PublishStatus, error) {
-	return nil, errNoPlugs
+// openBook opens the file of leases and attachments. One that is damaged is put aside:
+// what is in it can be found again, but for who had which address. On a disk that cannot
+// be written, a copy in runDir serves for this run: the switch starts all the same.
+func openBook(path, runDir string, log *slog.Logger) (db *bbolt.DB, remove func(), err error) {
+	remove = func() {}
+	open := func(path string) (*bbolt.DB, error) {
+		return bbolt.Open(path, 0o600, &bbolt.Options{Timeout: time.Second})
+	}
+	if db, err = open(path); err == nil {
+		return db, remove, nil
+	}
+	if errors.Is(err, berrors.ErrInvalid) || errors.Is(err, berrors.ErrChecksum) || errors.Is(err, berrors.ErrVersionMismatch) {
+		aside := path + ".damaged"
+		log.Error("the file of leases and attachments cannot be read; it is put aside", "file", aside, "err", err)
+		if err := os.Rename(path, aside); err != nil {
+			return nil, remove, fmt.Errorf("open %s: %w", path, err)
+		}
+		if db, err = open(path); err == nil {
+			return db, remove, nil
+		}
+	}
+	log.Warn("leases and attachments cannot be kept: they hold for this run", "file", path, "err", err)
+	copied := filepath.Join(runDir, "plugs.db")
+	old, readErr := os.ReadFile(path)
+	if readErr != nil && !errors.Is(readErr, os.ErrNotExist) {
+		return nil, remove, fmt.Errorf("read %s: %w", path, readErr)
+	}
+	os.Remove(copied)
+	if len(old) > 0 {
+		if err := os.WriteFile(copied, old, 0o600); err != nil {
+			return nil, remove, fmt.Errorf("copy %s: %w", path, err)
+		}
+	}
+	if db, err = open(copied); err != nil {
+		return nil, remove, fmt.Errorf("open %s: %w", copied, err)
+	}
+	return db, func() { os.Remove(copied) }, nil
 }
 
-// Leases is described at api.PlugService.
-func (d *Daemon) Leases(ctx context.Context, bridge string) ([]api.LeaseStatus, error) {
-	return nil, errNoPlugs
+// runPlugs keeps plugs until ctx ends.
+func (d *Daemon) runPlugs(ctx context.Context) {
+	p := d.plugs
+	d.running.Go(func() { p.keeper.Run(ctx) })                                       // these end
+	d.running.Go(func() { p.runtimes.Watch(ctx, p.keeper.Wanted, p.keeper.LookAt) }) // with ctx
+	d.running.Go(func() { p.gateways.run(ctx) })                                     //
+	d.running.Go(func() { d.watchMTU(ctx) })                                         //
+	p.keeper.Collect(func(l ipam.Lease) bool { return !leaseOfPlug(l.Owner) })
 }
 
-// Attach is described at api.PlugService.
-func (d *Daemon) Attach(ctx context.Context, q api.Attachment) (api.Attached, error) {
-	return api.Attached{}, errNoPlugs
+// leaseOfPlug says whether a lease is a plug's, which its owner tells: docker:web eth1.
+func leaseOfPlug(owner string) bool {
+	ref, _, ok := strings.Cut(owner, " ")
+	if !ok {
+		return false
+	}
+	c, err := config.ParseContainer(ref)
+	return err == nil && c.Kind != "" && c.Kind != config.RuntimeContainer
 }
 
-// Detach is described at api.PlugService.
-func (d *Daemon) Detach(ctx context.Context, owner, key string) error { return errNoPlugs }
-
-// Attachments is described at api.PlugService.
-func (d *Daemon) Attachments(ctx context.Context, owner string) ([]api.Attached, error) {
-	return nil, errNoPlugs
+func (p *plugs) close(log *slog.Logger) {
+	p.keeper.Close()
+	p.gateways.close()
+	if err := p.db.Close(); err != nil {
+		log.Warn("the file of leases was not closed cleanly", "err", err)
+	}
+	p.remove()
 }
 
-// CollectAttachments is described at api.PlugService.
-func (d *Daemon) CollectAttachments(ctx context.Context, q api.Collect) (api.Collected, error) {
-	return api.Collected{}, errNoPlugs
+// expandLocked is of plugKeeper. What does not fit is told once.
+func (d *Daemon) expandLocked(doc config.Document) config.Document {
+	doc, misfits := d.plugs.expand(doc)
+	told := map[held.Misfit]bool{}
+	for _, m := range misfits {
+		told[m] = true
+		if !d.plugs.misfits[m] {
+			d.log.Warn("what a runtime asked for has no place in the configuration", "runtime", m.Owner, "what", m.Key, "why", m.Why)
+		}
+	}
+	d.plugs.misfits = told
+	return doc
+}
+
+// plugUp is of plugKeeper.
+func (d *Daemon) plugUp(port string) { d.plugs.keeper.Up(port) }
+
+// expand puts what runtimes asked for into a document.
+func (p *plugs) expand(doc config.Document) (config.Document, []held.Misfit) {
+	return held.Expand(doc, p.held.List(""))
+}
+
+// watchMTUEvery is how often it is asked what the tunnels of a bridge carry, for the
+// plugs that name no MTU.
+const watchMTUEvery = 2 * time.Second
+
+func (d *Daemon) watchMTU(ctx context.Context) {
+	tick := time.NewTicker(watchMTUEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			d.wantPlugs()
+		}
+	}
+}
+
+// wantPlugs tells the keeper which plugs the document wants.
+func (d *Daemon) wantPlugs() {
+	r := d.reconciler
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	d.wantPlugsLocked(r.desired)
+}
+
+// wantPlugsLocked is called with reconciler.mu held.
+func (d *Daemon) wantPlugsLocked(doc config.Document) {
+	var wants []plug.Want
+	for i := range doc.Bridges {
+		b := &doc.Bridges[i]
+		var common *bridgePlugs
+		for _, p := range b.Ports {
+			if p.Object() != config.PlugPort {
+				continue
+			}
+			if common == nil {
+				common = d.bridgePlugsLocked(b)
+			}
+			if w, ok := d.want(common, p); ok {
+				wants = append(wants, w)
+			}
+		}
+	}
+	d.plugs.keeper.Set(wants)
+	d.plugs.gateways.kick()
+}
+
+// bridgePlugs is what the plugs of a bridge have in common.
+type bridgePlugs struct {
+	bridge   *config.Bridge
+	pools    []ipam.Pool
+	gateways []netip.Addr
+	mtu      int
+	static   map[netip.Addr]bool
+}
+
+func (d *Daemon) bridgePlugsLocked(b *config.Bridge) *bridgePlugs {
+	c := &bridgePlugs{bridge: b, mtu: d.reconciler.plugMTULocked(b.Name), static: map[netip.Addr]bool{}}
+	for _, p := range b.Pools() {
+		c.pools = append(c.pools, ipam.Pool{Name: b.Name, Pool: p})
+		if p.Gateway.IsValid() {
+			c.gateways = append(c.gateways, p.Gateway)
+		}
+	}
+	for _, p := range b.Ports {
+		for _, a := range p.Options.Prefixes("ip") {
+			c.static[a.Addr()] = true
+		}
+	}
+	return c
+}
+
+// want is what the keeper is to do for a port; ok is false for one that its runtime plugs.
+func (d *Daemon) want(c *bridgePlugs, p config.Port) (w plug.Want, ok bool) {
+	g, ok := p.Plug()
+	if !ok || g.Container.Kind == config.RuntimeContainer {
+		return w, false
+	}
+	w = plug.Want{
+		Port: p.Name, Bridge: c.bridge.Name, Plug: g, Pools: c.pools, Gateways: c.gateways, MTU: g.MTU, Alias: d.plugs.alias(p.Name),
+		Others: func(a netip.Addr) bool { return c.static[a] },
+	}
+	if w.MTU == 0 {
+		w.MTU = c.mtu
+		if p.Options.IsSet("tag") && w.MTU < kernelMTU {
+			w.MTU -= 4 // a tunnel carries its tag, too
+		}
+	}
+	if p.Options["tag"] != c.bridge.Options["tag"] && !c.bridge.Options.IsSet("ipam.gateway") {
+		w.Gateways = nil // the bridge's own address is in another VLAN
+	}
+	return w, true
+}
+
+// Headers that a tunnel adds over IPv4, where its path is not known yet: IP, UDP or GRE
+// with a key, VXLAN or Geneve, Ethernet.
+var guessedOverhead = map[config.Object]int{config.VXLANPort: 50, config.GenevePort: 50, config.GREPort: 42}
+
+// plugMTULocked is what containers on a bridge can send: what the narrowest of its tunnels
+// carries, and its physical interfaces.
+func (r *reconciler) plugMTULocked(bridge string) int {
+	mtu := kernelMTU
+	for _, p := range r.ports {
+		if p.bridge != bridge || p.left {
+			continue
+		}
+		switch {
+		case p.tunnel != nil && p.state == api.PortSelf:
+		case p.tunnel != nil && p.tunnel.mtu != 0:
+			mtu = min(mtu, p.tunnel.mtu)
+		case p.tunnel != nil:
+			mtu = min(mtu, kernelMTU-guessedOverhead[p.port.Object()])
+		case p.port.Object() == config.PacketPort && p.link.Index != 0 && p.link.Kind == "":
+			mtu = min(mtu, p.link.MTU)
+		}
+	}
+	return max(mtu, minInnerMTU)
+}
+
+// plugReason says why the interface of a plug is not there.
+func (d *Daemon) plugReason(port string) string {
+	st, ok := d.plugs.keeper.State(port)
+	switch {
+	case !ok:
+		return "its runtime has not made its interface yet"
+	case st.State == plug.Plugged: // and somebody took it away
+		d.plugs.keeper.Look(port)
+		return "its interface is gone; it is made again"
+	}
+	return st.Reason
+}
+
+// plugChanged is called by the keeper.
+func (d *Daemon) plugChanged(port string) {
+	d.reconciler.mark(port)
+	d.plugs.gateways.kick()
+}
+
+// plugGone takes a plug out of the document, or out of what runtimes asked for, whose
+// container is gone for good.
+func (d *Daemon) plugGone(port, why string) {
+	now := d.current()
+	for _, b := range now.Bridges {
+		if b.Port(port) == nil {
+			continue
+		}
+		if i, ok := d.heldPort(port); ok {
+			if err := d.release(i.Owner, i.Key); err != nil {
+				d.log.Warn("what a runtime left behind could not be removed", "port", port, "err", err)
+			}
+			return
+		}
+		_, err := d.change("unplug "+port+": "+why, 0, false, func(doc config.Document) (config.Document, error) {
+			return config.Apply(doc, []config.Op{{Op: "del-port", Bridge: b.Name, Port: port}})
+		})
+		if err != nil {
+			d.log.Warn("a plug whose container is gone could not be removed; it is tried again", "port", port, "err", err)
+		}
+		return
+	}
+}
+
+// reapply makes the document true again, whose expansion changed.
+func (d *Daemon) reapply() {
+	_, doc := d.store.View()
+	d.reconciler.apply(doc)
+}
+
+// heldPort finds the item that a port belongs to.
+func (d *Daemon) heldPort(port string) (held.Item, bool) {
+	for _, i := range d.plugs.held.List("") {
+		if slices.ContainsFunc(i.Ports, func(p config.Port) bool { return p.Name == port }) {
+			return i, true
+		}
+	}
+	return held.Item{}, false
 }

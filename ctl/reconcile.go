@@ -28,6 +28,7 @@ type reconciler struct {
 	log      *slog.Logger
 	tell     func(api.Event)
 	resyncs  atomic.Uint64 // times that interface events were lost
+	plugs    plugKeeper    // nil: there are no containers
 
 	captureDirs, privateDirs []string // capture.FileOptions.Dirs and Except; set before start
 
@@ -47,6 +48,15 @@ type reconciler struct {
 	dirty   map[string]bool // interfaces that changed; "" is all of them
 	indexes map[int]bool    // interfaces whose addresses changed
 	wake    chan struct{}   // holds one when dirty is not empty
+}
+
+// plugKeeper is what the reconciler asks of who keeps plugs. All are called with
+// reconciler.mu held, and return at once.
+type plugKeeper interface {
+	expandLocked(config.Document) config.Document // with what runtimes asked for
+	wantPlugsLocked(config.Document)              // the document that is desired now
+	plugReason(port string) string                // why a plug's interface is not there
+	plugUp(port string)                           // a plug's port forwards
 }
 
 // bridgeState is a bridge that exists in the switch.
@@ -73,15 +83,19 @@ func (r *reconciler) start(doc config.Document) error {
 	if err != nil {
 		return err
 	}
-	taps := map[string]bool{}
-	for _, b := range doc.Bridges {
+	stay := map[string]bool{} // aliases
+	expanded := doc
+	if r.plugs != nil {
+		expanded = r.plugs.expandLocked(doc)
+	}
+	for _, b := range expanded.Bridges {
 		for _, p := range b.Ports {
-			if p.Object() == config.TapPort {
-				taps[p.Name] = true
+			if o := p.Object(); o == config.TapPort || o == config.PlugPort {
+				stay[ports.Owned(r.instance, p.Name)] = true
 			}
 		}
 	}
-	gone := ports.RemoveOwned(links, r.instance, func(l ports.Link) bool { return taps[l.Name] })
+	gone := ports.RemoveOwned(links, r.instance, func(l ports.Link) bool { return stay[l.Alias] })
 	if err := r.relistLocked(); err != nil {
 		return err
 	}
@@ -135,6 +149,9 @@ func (r *reconciler) seenLocked(l ports.Link) ports.Link {
 // bridges, ports, their interfaces, and what refers to ports.
 func (r *reconciler) applyLocked(doc config.Document) {
 	doc = mesh.Expand(doc)
+	if r.plugs != nil {
+		doc = r.plugs.expandLocked(doc)
+	}
 	r.desired = doc
 	r.readLocalLocked()
 	clear(r.tunnels.refused) // who edits wants to see it tried
@@ -163,6 +180,9 @@ func (r *reconciler) applyLocked(doc config.Document) {
 	})
 	r.sflowsLocked()
 	r.keepHostsLocked()
+	if r.plugs != nil {
+		r.plugs.wantPlugsLocked(doc)
+	}
 }
 
 // sortedLocked returns all ports by name.

@@ -140,6 +140,9 @@ func (d *Daemon) changeLocked(comment string, confirm time.Duration, dry bool, n
 		d.hub.tell(api.Event{Kind: "config", Message: fmt.Sprintf("configuration version %d: %s", res.Version, comment)})
 	}
 	d.reconciler.apply(doc)
+	if d.plugs.keeper.Quiet(quietLimit) {
+		d.reconciler.changed() // what was plugged meanwhile is there
+	}
 	res.Ports = d.troubled(old, doc)
 	res.Mirrors = d.troubledMirrors(old, doc)
 	res.Confirm = d.pending()

@@ -77,8 +77,8 @@ func (w *wire) close() {
 	}
 }
 
-// held is a frame as the switch holds it.
-type held struct {
+// heldFrame is a frame as the switch holds it.
+type heldFrame struct {
 	data    []byte // without the tag
 	tag     frame.Tag
 	offload frame.Offload
@@ -88,7 +88,7 @@ type held struct {
 // frames calls each with what h is on the wire, until each returns false: its bytes,
 // which are valid during the call, and how many they were before they were cut. note
 // is what there is to say of it, or empty.
-func (w *wire) frames(h *held, each func(data []byte, wireLen int, note string) bool) {
+func (w *wire) frames(h *heldFrame, each func(data []byte, wireLen int, note string) bool) {
 	tagLen := 0
 	if h.tag.Present() {
 		tagLen = frame.TagLen
@@ -119,7 +119,7 @@ func (w *wire) frames(h *held, each func(data []byte, wireLen int, note string) 
 
 // segments is frames for a super-frame that is here in full; did is false when it is
 // none that can be split, and then each was not called.
-func (w *wire) segments(h *held, each func([]byte, int, string) bool) (did bool, err error) {
+func (w *wire) segments(h *heldFrame, each func([]byte, int, string) bool) (did bool, err error) {
 	if w.pool == nil {
 		if w.pool, err = frame.NewPool(2); err != nil {
 			return false, err

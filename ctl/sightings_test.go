@@ -87,7 +87,7 @@ func TestWire(t *testing.T) {
 	} {
 		w := newWire(tc.split, tc.snap)
 		data, o := superFrame(tc.payload, 1000)
-		h := held{data, tc.tag, o, len(data)}
+		h := heldFrame{data, tc.tag, o, len(data)}
 		tagLen := 0
 		if tc.tag.Present() {
 			tagLen = frame.TagLen
@@ -142,7 +142,7 @@ func TestWireLies(t *testing.T) {
 		data, o := superFrame(2500, 1000)
 		change(&o)
 		n := 0
-		w.frames(&held{data: data, offload: o, wireLen: len(data)}, func(b []byte, wireLen int, note string) bool {
+		w.frames(&heldFrame{data: data, offload: o, wireLen: len(data)}, func(b []byte, wireLen int, note string) bool {
 			n++
 			if len(b) != len(data) || wireLen != len(data) || note != "a super-frame that cannot be split" {
 				t.Errorf("%+v: %d bytes, %q", o, len(b), note)
@@ -164,7 +164,7 @@ func FuzzWire(f *testing.F) {
 		if len(b) > frame.MaxLen {
 			return
 		}
-		h := held{data: b, offload: frame.Offload{Flags: flags, GSOType: gso, HdrLen: hdrLen, GSOSize: size, CsumStart: start, CsumOffset: offset}, wireLen: len(b) + max(more, 0)%100}
+		h := heldFrame{data: b, offload: frame.Offload{Flags: flags, GSOType: gso, HdrLen: hdrLen, GSOSize: size, CsumStart: start, CsumOffset: offset}, wireLen: len(b) + max(more, 0)%100}
 		if tci != 0 {
 			h.tag = frame.Tag{TPID: frame.TPID8021Q, TCI: tci}
 			h.wireLen += frame.TagLen

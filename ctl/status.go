@@ -19,7 +19,7 @@ import (
 // chosen returns the bridges of the document that are asked for: one by name, or
 // all for "".
 func (d *Daemon) chosen(bridge string) ([]config.Bridge, error) {
-	_, doc := d.store.View()
+	doc := d.current()
 	if bridge == "" {
 		return doc.Bridges, nil
 	}
@@ -331,5 +331,6 @@ func (d *Daemon) warnings() []string {
 	if n := d.reconciler.resyncs.Load(); n > 0 {
 		all = append(all, fmt.Sprintf("interface events were lost %d times since start; everything was looked at anew each time", n))
 	}
+	all = append(all, d.plugs.gateways.warnings()...)
 	return slices.DeleteFunc(all, func(s string) bool { return strings.TrimSpace(s) == "" })
 }

@@ -16,10 +16,12 @@ import (
 	"vswitch/tunnel/bfd"
 )
 
-// current returns the desired document with its meshes as tunnel ports.
+// current returns the desired document with its meshes as tunnel ports, and with what
+// runtimes asked for.
 func (d *Daemon) current() config.Document {
 	_, doc := d.store.View()
-	return mesh.Expand(doc)
+	doc, _ = d.plugs.expand(mesh.Expand(doc))
+	return doc
 }
 
 // Tunnels is described at api.Service.

@@ -153,6 +153,7 @@ Exit status: 0 done, 1 refused or failed, 2 wrong usage, 3 daemon not reachable.
 	root.AddCommand(built(
 		a.addBridge(), a.delBridge(), a.listBridges(), a.setBridge(), a.show(),
 		a.addPort(), a.delPort(), a.listPorts(), a.setPort(),
+		a.plug(), a.unplug(), a.plugged(), a.publish(), a.unpublish(), a.published(), a.leases(),
 		a.fdb(), a.mirror(), a.tunnel(), a.mesh(), a.drops(), a.stats(),
 		a.capture(), a.recorder(), a.why(), a.top(), a.trace(), a.replay(), a.testConfig(), a.doctor(), a.sflow(), a.logLevel(),
 		a.export(), a.apply(), a.confirm(), a.diff(), a.history(), a.rollback(),

@@ -118,7 +118,7 @@ func (a *app) portTable(ports []api.PortStatus) string {
 
 // stateText makes what is not well stand out.
 func stateText(state string) string {
-	if state == api.PortUp || state == api.PortSelf {
+	if state == api.PortUp || state == api.PortSelf || state == api.PlugPlugged {
 		return state
 	}
 	return strings.ToUpper(state)

@@ -20,6 +20,7 @@ import (
 
 	"vswitch/ctl"
 	"vswitch/ctl/api"
+	"vswitch/plug"
 	"vswitch/ports"
 	vswitch "vswitch/switch"
 )
@@ -98,6 +99,12 @@ func parse(args []string, stderr io.Writer) (*flags, error) {
 		f.CaptureDirs = append(f.CaptureDirs, dir)
 		return nil
 	})
+	fs.StringVar(&f.Plug.Docker, "docker", "/run/docker.sock", "Docker's API `socket`, for plugs of docker:NAME")
+	fs.StringVar(&f.Plug.Podman, "podman", "/run/podman/podman.sock", "Podman's API `socket`, for plugs of podman:NAME")
+	fs.StringVar(&f.Plug.Containerd, "containerd", "/run/containerd", "containerd's state `directory`, for plugs of containerd:ID")
+	fs.DurationVar(&f.Plug.Grace, "plug-grace", plug.DefaultGrace, "how long a plug outlives its container, 0 to 24h")
+	fs.StringVar(&f.Plug.DockerPlugin, "docker-plugin", "", "unix `socket` at which dockerd finds the network driver vswitch, such as /run/docker/plugins/vswitch.sock; empty is none")
+	fs.StringVar(&f.Plug.ResolvConf, "resolv-conf", "/etc/resolv.conf", "`file` that names the resolvers for what containers' names do not answer")
 	fs.StringVar(&f.metricsListen, "metrics-listen", "", "where Prometheus scrapes, at /metrics: `ADDRESS:PORT`, such as 127.0.0.1:9123, or unix:/PATH; empty is nowhere")
 	fs.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error; vswitchctl log changes it")
 	fs.StringVar(&f.logFormat, "log-format", "text", "text or json")
@@ -112,6 +119,8 @@ func parse(args []string, stderr io.Writer) (*flags, error) {
 		return nil, fmt.Errorf("--workers %d: want 1 to 256", f.Workers)
 	case f.Buffers < 64 || f.Buffers > 65536:
 		return nil, fmt.Errorf("--buffers %d: want 64 to 65536", f.Buffers)
+	case f.Plug.Grace < 0 || f.Plug.Grace > 24*time.Hour:
+		return nil, fmt.Errorf("--plug-grace %s: want 0 to 24h", f.Plug.Grace)
 	case f.RxRings < 0:
 		return nil, fmt.Errorf("--rx-rings %d: want 0 or more", f.RxRings)
 	case f.Recorder.Check() != nil:

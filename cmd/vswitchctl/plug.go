@@ -1,0 +1,403 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"vswitch/ctl/api"
+	"vswitch/ctl/config"
+)
+
+func (a *app) plug() *cobra.Command {
+	q := api.PlugRequest{}
+	var ips, ip6s, gateways, routes []string
+	flags := map[string]*string{"ifname": new(string), "mac": new(string), "mtu": new(string), "alias": new(string)}
+	cmd := &cobra.Command{
+		Use:        "plug CONTAINER BR [k=v…]",
+		SuggestFor: []string{"connect", "attach"},
+		Short:      "Plug a container into a bridge",
+		Long: `Plug a container into a bridge: a veth pair, one end a port of the bridge, the other an interface
+of the container with a name, addresses and routes. It belongs to the container's name: when the
+container starts anew it is plugged in again, and when it is removed the plug goes, after a grace time.
+
+CONTAINER is docker:NAME, podman:NAME, containerd:ID, netns:NAME, pid:NUMBER, the path of a network
+namespace, or a bare name, which is looked up in that order.`,
+		Annotations: optionsHelp("plug", config.PlugPort),
+		Example: "  vswitchctl plug web br0 --ip auto\n" +
+			"  vswitchctl plug netns:blue br0 --ifname eth0 --ip 10.0.0.5/24 --gateway 10.0.0.1 tag=10",
+		Args: between(2, -1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o, err := keyValues(cmd, args[2:])
+			if err != nil {
+				return err
+			}
+			if o == nil {
+				o = config.Options{}
+			}
+			if err := plugAddresses(o, ips, ip6s); err != nil {
+				return err
+			}
+			set := func(name string, words []string, sep string) error {
+				if len(words) == 0 {
+					return nil
+				}
+				if o.IsSet(name) {
+					return &usageError{fmt.Sprintf("%s is given as a flag and as an option", name), cmd}
+				}
+				o[name] = strings.Join(words, sep)
+				return nil
+			}
+			for name, value := range flags {
+				if *value == "" {
+					continue
+				}
+				if err := set(name, []string{*value}, ""); err != nil {
+					return err
+				}
+			}
+			if err := set("gateway", gateways, ","); err != nil {
+				return err
+			}
+			if err := set("route", routes, ","); err != nil {
+				return err
+			}
+			q.Container, q.Bridge, q.Options, q.Comment = args[0], args[1], o, a.line
+			c := a.client()
+			defer c.Close()
+			res, err := c.Plug(cmd.Context(), q)
+			if err != nil {
+				return err
+			}
+			if a.format != "table" {
+				return a.print(res, nil)
+			}
+			if res.Note != "" {
+				fmt.Fprintln(a.err, clean(res.Note))
+			}
+			return a.print(res, func() string { return plugLine(res.Plug) })
+		},
+		ValidArgsFunction: a.complete(a.containers, a.bridges, func([]string) []string { return a.optionWords(config.PlugPort, nil) }),
+	}
+	f := cmd.Flags()
+	f.StringArrayVar(&ips, "ip", nil, "`ADDRESS/LENGTH`, or auto for one of the bridge's subnet; may be given more than once")
+	f.StringArrayVar(&ip6s, "ip6", nil, "IPv6 `ADDRESS/LENGTH`, or auto")
+	f.StringArrayVar(&gateways, "gateway", nil, "default route's `ADDRESS`, or none; default: the bridge's gateway, where the container has no other")
+	f.StringArrayVar(&routes, "route", nil, "one more `ROUTE`, such as \"10.9.0.0/16 via 10.0.0.254\"; may be given more than once")
+	f.StringVar(flags["ifname"], "ifname", "", "`NAME` of the interface in the container (default eth1)")
+	f.StringVar(flags["mac"], "mac", "", "its `MAC` address; default: one made from the container's name")
+	f.StringVar(flags["mtu"], "mtu", "", "its `MTU`; default: what the bridge's tunnels carry")
+	f.StringVar(flags["alias"], "alias", "", "more `NAMES` of the container on the bridge, separated by commas")
+	f.StringVar(&q.Port, "port", "", "`NAME` of the bridge's port; default: one made from the container's")
+	f.BoolVar(&q.MayExist, "may-exist", false, "no error when it is plugged in already: set the options instead")
+	return cmd
+}
+
+// plugAddresses puts what --ip and --ip6 say into the option ip.
+func plugAddresses(o config.Options, ips, ip6s []string) error {
+	words := ips
+	for _, w := range ip6s {
+		if w == "auto" {
+			w = "auto6"
+		} else if p, err := netip.ParsePrefix(w); err != nil || p.Addr().Is4() {
+			return &usageError{message: fmt.Sprintf("--ip6 %q: want an IPv6 address with a prefix length, such as fd00::5/64, or auto", w)}
+		}
+		words = append(words, w)
+	}
+	if len(words) == 0 {
+		return nil
+	}
+	if o.IsSet("ip") {
+		return &usageError{message: "ip is given as a flag and as an option"}
+	}
+	o["ip"] = strings.Join(words, ",")
+	return nil
+}
+
+// plugLine says in a line what was plugged in: name, addresses, MAC.
+func plugLine(p api.PlugStatus) string {
+	words := []string{p.Container, p.IfName}
+	for _, x := range p.Addresses {
+		words = append(words, x.String())
+	}
+	words = append(words, "port", p.Port, "of", p.Bridge)
+	if p.State != api.PlugPlugged {
+		words = append(words, "-", p.State+":", p.Reason)
+	}
+	return clean(strings.Join(words, " ")) + "\n"
+}
+
+func (a *app) unplug() *cobra.Command {
+	q := api.UnplugRequest{}
+	cmd := &cobra.Command{
+		Use:        "unplug CONTAINER [BR]",
+		SuggestFor: []string{"disconnect", "detach"},
+		Short:      "Unplug a container from a bridge",
+		Long:       "Unplug a container: its interface and its addresses on the bridge go. A container with more than one plug\nneeds BR or --ifname, or --all. CONTAINER may be the name of the port, too.",
+		Example:    "  vswitchctl unplug web br0\n  vswitchctl unplug --all web",
+		Args:       between(1, 2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			q.Container, q.Bridge, q.Comment = args[0], arg(args, 1), a.line
+			c := a.client()
+			defer c.Close()
+			res, err := c.Unplug(cmd.Context(), q)
+			if err != nil || a.format == "table" {
+				return err
+			}
+			return a.print(res, nil)
+		},
+		ValidArgsFunction: a.complete(a.pluggedContainers, a.bridges),
+	}
+	cmd.Flags().StringVar(&q.IfName, "ifname", "", "`NAME` of the interface in the container")
+	cmd.Flags().BoolVar(&q.All, "all", false, "all plugs of the container")
+	cmd.Flags().BoolVar(&q.IfExists, "if-exists", false, "no error when it is not plugged in")
+	return cmd
+}
+
+// pluggedContainers completes the names of containers that are plugged in.
+func (a *app) pluggedContainers([]string) (words []string) {
+	return a.fromPlugs(func(p api.PlugStatus) string { return p.Container })
+}
+
+func (a *app) plugged() *cobra.Command {
+	return &cobra.Command{
+		Use:     "plugged [BR]",
+		Short:   "List the containers that are plugged in",
+		Example: "  vswitchctl plugged br0",
+		Args:    between(0, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c := a.client()
+			defer c.Close()
+			list, err := c.Plugged(cmd.Context(), arg(args, 0))
+			if err != nil {
+				return err
+			}
+			return a.print(list, func() string { return pluggedTable(list) })
+		},
+		ValidArgsFunction: a.complete(a.bridges),
+	}
+}
+
+func pluggedTable(list []api.PlugStatus) string {
+	t := newTable("", "BRIDGE", "CONTAINER", "IFNAME", "STATE", "ADDRESSES", ">MTU", "PORT")
+	for _, p := range list {
+		var addrs []string
+		for _, x := range p.Addresses {
+			addrs = append(addrs, x.String())
+		}
+		container := p.Container
+		if p.Owner != "" {
+			container = p.Owner + " " + container
+		}
+		mtu := "-"
+		if p.MTU != 0 {
+			mtu = fmt.Sprint(p.MTU)
+		}
+		ips := strings.Join(addrs, ",")
+		if ips == "" {
+			ips = "-"
+		}
+		r := t.add(p.Bridge, container, p.IfName, stateText(p.State), ips, mtu, p.Port)
+		if p.Reason != "" {
+			r.under = append(r.under, p.Reason)
+		}
+		if len(p.Names) > 1 {
+			r.under = append(r.under, "names: "+strings.Join(p.Names, ", "))
+		}
+	}
+	return t.String()
+}
+
+func (a *app) publish() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "publish BR [HOST:]PORT:CONTAINER:PORT[/udp]",
+		Short: "Let a port of the host lead to a port of a container",
+		Long: `Let a port of the host lead to a port of a container that is plugged into BR: from the host's addresses
+and from localhost. The bridge needs an address (set-br BR ip=…), and the container one on it.`,
+		Example: "  vswitchctl publish br0 8080:web:80\n  vswitchctl publish br0 127.0.0.1:5353:dns:53/udp",
+		Args:    between(2, 2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.publishing(cmd, args, "publish+")
+		},
+		ValidArgsFunction: a.complete(a.bridges),
+	}
+	return cmd
+}
+
+func (a *app) unpublish() *cobra.Command {
+	return &cobra.Command{
+		Use:     "unpublish BR [HOST:]PORT:CONTAINER:PORT[/udp]",
+		Short:   "Take a published port back",
+		Example: "  vswitchctl unpublish br0 8080:web:80",
+		Args:    between(2, 2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.publishing(cmd, args, "publish-")
+		},
+		ValidArgsFunction: a.complete(a.bridges),
+	}
+}
+
+// publishing changes what the plug of a container publishes.
+func (a *app) publishing(cmd *cobra.Command, args []string, option string) error {
+	container, pub, err := splitPublish(args[1])
+	if err != nil {
+		return err
+	}
+	c := a.client()
+	defer c.Close()
+	list, err := c.Plugged(cmd.Context(), args[0])
+	if err != nil {
+		return err
+	}
+	var found []api.PlugStatus
+	for _, p := range list {
+		ref, err := config.ParseContainer(p.Container)
+		if p.Owner == "" && (p.Port == container || p.Container == container || err == nil && ref.Short() == container) {
+			found = append(found, p)
+		}
+	}
+	switch len(found) {
+	case 0:
+		return fmt.Errorf("%s is not plugged into %s; plugged lists what is", container, args[0])
+	case 1:
+	default:
+		var ports []string
+		for _, p := range found {
+			ports = append(ports, p.Port)
+		}
+		return fmt.Errorf("%s has %d plugs in %s: name the port instead: %s", container, len(found), args[0], strings.Join(ports, ", "))
+	}
+	if err := a.edit(cmd, config.Op{Op: "set-port", Port: found[0].Port, Options: config.Options{option: pub.String()}}); err != nil {
+		return err
+	}
+	all, err := c.Published(cmd.Context(), args[0])
+	if err != nil {
+		return nil // it was asked for, and is in the document
+	}
+	for _, p := range all {
+		if p.Port == found[0].Port && p.State != "up" {
+			fmt.Fprintln(a.err, clean(p.Host+": "+p.State+": "+p.Reason))
+		}
+	}
+	return nil
+}
+
+// splitPublish reads [HOST:]PORT:CONTAINER:PORT[/udp]. CONTAINER may hold a colon itself
+// (docker:web): what stands before it is digits, or an address and digits.
+func splitPublish(s string) (container string, p config.Publish, err error) {
+	bad := &usageError{message: fmt.Sprintf("%q: want [HOST:]PORT:CONTAINER:PORT[/udp], such as 8080:web:80", s)}
+	rest, to, ok := cutLast(s, ":")
+	if !ok {
+		return "", p, bad
+	}
+	host := ""
+	if strings.HasPrefix(rest, "[") {
+		in, after, ok := strings.Cut(rest, "]:")
+		if !ok {
+			return "", p, bad
+		}
+		host, rest = in+"]:", after
+	} else if word, after, ok := strings.Cut(rest, ":"); ok && strings.Contains(word, ".") {
+		host, rest = word+":", after
+	}
+	port, container, ok := strings.Cut(rest, ":")
+	if !ok || container == "" || strings.Trim(port, "0123456789") != "" {
+		return "", p, bad
+	}
+	p, err = config.ParsePublish(host + port + ":" + to)
+	if err != nil {
+		return "", p, &usageError{message: err.Error()}
+	}
+	return container, p, nil
+}
+
+func cutLast(s, sep string) (before, after string, found bool) {
+	i := strings.LastIndex(s, sep)
+	if i < 0 {
+		return s, "", false
+	}
+	return s[:i], s[i+len(sep):], true
+}
+
+func (a *app) published() *cobra.Command {
+	return &cobra.Command{
+		Use:     "published [BR]",
+		Short:   "List the ports of the host that lead to containers",
+		Example: "  vswitchctl published",
+		Args:    between(0, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c := a.client()
+			defer c.Close()
+			list, err := c.Published(cmd.Context(), arg(args, 0))
+			if err != nil {
+				return err
+			}
+			return a.print(list, func() string {
+				t := newTable("", "BRIDGE", "HOST", "CONTAINER", "TO", "STATE")
+				for _, p := range list {
+					to := p.To
+					if to == "" {
+						to = "-"
+					}
+					if r := t.add(p.Bridge, p.Host, p.Container, to, stateText(p.State)); p.Reason != "" {
+						r.under = append(r.under, p.Reason)
+					}
+				}
+				return t.String()
+			})
+		},
+		ValidArgsFunction: a.complete(a.bridges),
+	}
+}
+
+func (a *app) leases() *cobra.Command {
+	return &cobra.Command{
+		Use:     "leases [BR]",
+		Short:   "List the addresses that containers have of a bridge's subnets",
+		Example: "  vswitchctl leases br0",
+		Args:    between(0, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c := a.client()
+			defer c.Close()
+			list, err := c.Leases(cmd.Context(), arg(args, 0))
+			if err != nil {
+				return err
+			}
+			return a.print(list, func() string {
+				t := newTable("", "BRIDGE", "ADDRESS", "OWNER", "SINCE")
+				for _, l := range list {
+					t.add(l.Bridge, l.Address.String(), l.Owner, l.Since.Local().Format("2006-01-02 15:04:05"))
+				}
+				return t.String()
+			})
+		},
+		ValidArgsFunction: a.complete(a.bridges),
+	}
+}
+
+// fromPlugs lists something of each plug, each once.
+func (a *app) fromPlugs(what func(api.PlugStatus) string) (words []string) {
+	c := api.NewClient(a.socket, completionTimeout)
+	defer c.Close()
+	list, _ := c.Plugged(context.Background(), "")
+	for _, p := range list {
+		if w := what(p); !slices.Contains(words, w) {
+			words = append(words, w)
+		}
+	}
+	return words
+}
+
+// containers completes what can be plugged in without asking a runtime: named namespaces.
+func (a *app) containers([]string) (words []string) {
+	entries, _ := os.ReadDir("/run/netns")
+	for _, e := range entries {
+		words = append(words, "netns:"+e.Name())
+	}
+	return words
+}

@@ -1,0 +1,190 @@
+package ctl
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"vswitch/ctl/api"
+	"vswitch/ctl/config"
+	"vswitch/plug/held"
+)
+
+// The calls of api.PlugService for runtimes, and what else they have held.
+
+// hold puts items, takes keys of one owner away, and makes it true: all or none.
+func (d *Daemon) hold(put []held.Item, owner string, del []string) error {
+	d.edit.Lock()
+	defer d.edit.Unlock()
+	if d.closed {
+		return &api.Error{Status: 503, Message: "the daemon is ending; nothing was changed"}
+	}
+	if err := d.plugs.held.Change(put, owner, del); err != nil {
+		return &api.Error{Status: 503, Message: err.Error() + "; nothing was changed"}
+	}
+	d.reapply()
+	return nil
+}
+
+func (d *Daemon) release(owner string, keys ...string) error { return d.hold(nil, owner, keys) }
+
+// Attach is described at api.PlugService.
+func (d *Daemon) Attach(ctx context.Context, q api.Attachment) (api.Attached, error) {
+	item, err := d.attachment(q)
+	if err != nil {
+		return api.Attached{}, err
+	}
+	port := item.Ports[0].Name
+	old, had := d.plugs.held.Get(item.Owner, item.Key)
+	if had {
+		item.Since = old.Since
+	}
+	if err := d.attachNow(ctx, item); err != nil {
+		return api.Attached{}, err
+	}
+	if err := d.hold([]held.Item{item}, "", nil); err != nil {
+		if !had {
+			d.plugs.keeper.Forget(port)
+		}
+		return api.Attached{}, err
+	}
+	d.plugs.gateways.apply()
+	return d.attached(item)
+}
+
+// attachNow plugs an item's port in, before it is held.
+func (d *Daemon) attachNow(ctx context.Context, item held.Item) error {
+	d.edit.Lock()
+	defer d.edit.Unlock()
+	_, doc := d.store.View()
+	items := slices.DeleteFunc(d.plugs.held.List(""), func(i held.Item) bool { return i.Owner == item.Owner && i.Key == item.Key })
+	expanded, misfits := held.Expand(doc, append(items, item))
+	for _, m := range misfits {
+		if m.Owner == item.Owner && m.Key == item.Key {
+			return &api.Error{Status: 404, Field: "bridge", Value: item.Bridge, Message: m.Why}
+		}
+	}
+	b := expanded.Bridge(item.Bridge)
+	d.reconciler.mu.Lock()
+	common := d.bridgePlugsLocked(b)
+	d.reconciler.mu.Unlock()
+	w, ok := d.want(common, item.Ports[0])
+	if !ok {
+		return &api.Error{Status: 400, Field: "netns", Message: "netns: not a network namespace that can be plugged"}
+	}
+	w.Owner = item.Owner
+	if _, err := d.plugs.keeper.Now(ctx, w); err != nil {
+		return plugError(err, "netns", item.Ports[0].Options["container"])
+	}
+	return nil
+}
+
+// attachment is what a runtime asks for, as an item. It is judged as if the operator had
+// written it.
+func (d *Daemon) attachment(q api.Attachment) (held.Item, error) {
+	bad := func(field, value, format string, args ...any) error {
+		return &api.Error{Status: 400, Field: field, Value: value, Message: field + ": " + fmt.Sprintf(format, args...)}
+	}
+	const maxKey = 512
+	switch {
+	case q.Owner == "" || q.Owner == dockerOwner || len(q.Owner) > 32:
+		return held.Item{}, bad("owner", q.Owner, "%q is not a runtime that attaches: want its name, such as cni", q.Owner)
+	case q.Key == "" || len(q.Key) > maxKey:
+		return held.Item{}, bad("key", q.Key, "want 1 to %d bytes", maxKey)
+	}
+	ref, err := config.ParseContainer(q.NetNS)
+	if err != nil || ref.Kind != config.PathContainer {
+		return held.Item{}, bad("netns", q.NetNS, "%q is not the path of a network namespace", q.NetNS)
+	}
+	options := config.Options{"type": string(config.PlugPort)}
+	for name, value := range q.Options {
+		options[name] = value
+	}
+	options["container"] = ref.String()
+	if q.IfName != "" {
+		options["ifname"] = q.IfName
+	}
+	_, doc := d.store.View()
+	name := config.PlugName(config.ContainerRef{Kind: q.Owner, Name: q.Key}, q.IfName)
+	// On a document that has all the others, so that addresses and ports that are taken are seen.
+	others := slices.DeleteFunc(d.plugs.held.List(""), func(i held.Item) bool { return i.Owner == q.Owner && i.Key == q.Key })
+	whole, _ := held.Expand(doc, others)
+	for i := range whole.Bridges { // whom runtimes plug is no user's to name: not judged again
+		whole.Bridges[i].Ports = slices.DeleteFunc(slices.Clone(whole.Bridges[i].Ports), func(p config.Port) bool {
+			g, ok := p.Plug()
+			return ok && g.Container.Kind == config.RuntimeContainer
+		})
+	}
+	next, err := config.Apply(whole, []config.Op{{Op: "add-port", Bridge: q.Bridge, Port: name, Options: options}})
+	if err != nil {
+		return held.Item{}, refused(err)
+	}
+	return held.Item{Owner: q.Owner, Key: q.Key, Bridge: q.Bridge, Ports: []config.Port{*next.Bridge(q.Bridge).Port(name)}, Since: time.Now()}, nil
+}
+
+func (d *Daemon) attached(i held.Item) (api.Attached, error) {
+	a := api.Attached{Owner: i.Owner, Key: i.Key}
+	p := i.Ports[0]
+	g, _ := p.Plug()
+	b := &config.Bridge{Name: i.Bridge}
+	a.Plug = d.plugStatus(b, p, g)
+	return a, nil
+}
+
+// Detach is described at api.PlugService.
+func (d *Daemon) Detach(_ context.Context, owner, key string) error {
+	if owner == dockerOwner {
+		return &api.Error{Status: 400, Field: "owner", Value: owner, Message: "owner: what Docker asked for goes with docker network rm and disconnect"}
+	}
+	if _, ok := d.plugs.held.Get(owner, key); !ok {
+		return nil
+	}
+	if err := d.release(owner, key); err != nil {
+		return err
+	}
+	d.plugs.keeper.Quiet(quietLimit)
+	d.plugs.gateways.kick()
+	return nil
+}
+
+// Attachments is described at api.PlugService.
+func (d *Daemon) Attachments(_ context.Context, owner string) ([]api.Attached, error) {
+	var all []api.Attached
+	for _, i := range d.plugs.held.List(owner) {
+		if i.Owner == dockerOwner || len(i.Ports) == 0 {
+			continue
+		}
+		a, err := d.attached(i)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, a)
+	}
+	return all, nil
+}
+
+// CollectAttachments is described at api.PlugService.
+func (d *Daemon) CollectAttachments(_ context.Context, q api.Collect) (api.Collected, error) {
+	res := api.Collected{Keys: []string{}}
+	if q.Owner == "" || q.Owner == dockerOwner {
+		return res, &api.Error{Status: 400, Field: "owner", Value: q.Owner, Message: fmt.Sprintf("owner: %q has no attachments to collect", q.Owner)}
+	}
+	for _, i := range d.plugs.held.List(q.Owner) {
+		if (q.Bridge == "" || q.Bridge == i.Bridge) && !slices.Contains(q.Valid, i.Key) {
+			res.Keys = append(res.Keys, i.Key)
+		}
+	}
+	if len(res.Keys) == 0 {
+		return res, nil
+	}
+	if err := d.release(q.Owner, res.Keys...); err != nil {
+		return api.Collected{}, err
+	}
+	d.plugs.keeper.Quiet(quietLimit)
+	d.plugs.gateways.kick()
+	return res, nil
+}
+
+// dockerOwner is whose items Docker's driver holds; see package plug/docker.
+const dockerOwner = "docker"
