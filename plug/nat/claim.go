@@ -67,8 +67,6 @@ func (w Forward) read(gateways []Gateway) (k claimKey, t target, why string) {
 		return k, t, fmt.Sprintf("%s is internal: nothing comes in from elsewhere", w.Interface)
 	case host.IsValid() && host.Is4() != to.Addr().Is4():
 		return k, t, fmt.Sprintf("the container's address %s is of another family than %s", to.Addr(), host)
-	case host == netip.IPv6Loopback():
-		return k, t, "a published port is not reachable by ::1: the kernel takes answers to it from lo alone"
 	}
 	return k, target{to, w.Interface}, ""
 }

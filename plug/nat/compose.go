@@ -48,7 +48,6 @@ func compose(table string, gateways []Gateway, serving map[claimKey]target, dock
 		rule{"to an address of the host", seq(localType(toDst), jump("published"))},
 	)
 	p.add("local", nftables.ChainTypeNAT, nftables.ChainHookOutput, nftables.ChainPriorityNATDest,
-		rule{"no answer finds its way back to ::1", seq(ip6(), loopback6(), accept)},
 		rule{"from the host to itself", seq(localType(toDst), jump("published"))},
 	)
 	p.chains = append(p.chains, chain{name: "published", rules: []rule{
@@ -216,11 +215,6 @@ func network(offset, length, register uint32) expr.Any {
 // loopback is `ip saddr 127.0.0.0/8`, or daddr.
 func loopback(offset uint32) []expr.Any {
 	return []expr.Any{network(offset, 1, reg0), &expr.Cmp{Op: expr.CmpOpEq, Register: reg0, Data: []byte{127}}}
-}
-
-// loopback6 is `ip6 daddr ::1`.
-func loopback6() []expr.Any {
-	return []expr.Any{network(ip6Dst, 16, reg0), &expr.Cmp{Op: expr.CmpOpEq, Register: reg0, Data: netip.IPv6Loopback().AsSlice()}}
 }
 
 // from is `ip saddr subnet`, or ip6.

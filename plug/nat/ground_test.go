@@ -14,6 +14,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
 	"vswitch/internal/lab"
 )
 
@@ -220,12 +223,12 @@ func ask(from *lab.Namespace, proto, addr string, limit time.Duration) (seen str
 			return err
 		}
 		defer c.Close()
-		c.SetDeadline(time.Now().Add(limit))
 		if proto == "udp" {
 			if _, err := c.Write([]byte("?")); err != nil {
 				return err
 			}
 		}
+		c.SetReadDeadline(time.Now().Add(limit))
 		buf := make([]byte, 128)
 		n, err := c.Read(buf)
 		if err != nil {
@@ -254,4 +257,19 @@ func (g *ground) silent(from *lab.Namespace, proto, addr string) {
 	if seen, err := ask(from, proto, addr, never); err == nil {
 		g.t.Errorf("%s from %s to %s: answered, and saw %s", proto, from.Name, addr, seen)
 	}
+}
+
+// flows lists the UDP flows to published ports that the host's conntrack knows.
+func (g *ground) flows() (text string) {
+	g.t.Helper()
+	g.do(func() error {
+		all, err := netlink.ConntrackTableList(netlink.ConntrackTable, unix.AF_INET)
+		for _, f := range all {
+			if f.Forward.Protocol == unix.IPPROTO_UDP && f.Forward.DstPort == 8080 {
+				text += f.String() + "\n"
+			}
+		}
+		return err
+	})
+	return text
 }

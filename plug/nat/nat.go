@@ -23,15 +23,8 @@
 // # What stays
 //
 // Forwarding is a property of the whole host. It is switched on when a gateway needs it and
-// never switched off again: by then others may count on it. Sysctls that are a danger
-// without our rules (route_localnet) are taken back with them.
-//
-// # What cannot be
-//
-// A port published for IPv6 is not reached by [::1]: the kernel takes no packet for ::1
-// from any interface but lo (RFC 4291, section 2.5.3), and so no answer to one that left
-// as ::1 and had its source rewritten. A TCP connection to it is refused at once, upon
-// which programs that say "localhost" go on to 127.0.0.1, where there is one.
+// never switched off again: by then others may count on it. What is a danger without our
+// rules (route_localnet) is taken back before them.
 package nat
 
 import (
@@ -91,7 +84,7 @@ type Firewall struct {
 	page      *page               // what the table shall be; nil: nothing, or not known
 	serving   map[claimKey]target // what the page publishes
 	claims    map[claimKey]int    // a bound socket each
-	localnet  []string            // interfaces with route_localnet on by us
+	localnet  []localnet          // what we opened to loopback addresses
 	gen       uint32              // nftables' generation at which all was well
 	genKnown  bool
 	tookOver  bool // a killed process's leavings have been looked at
@@ -153,7 +146,7 @@ func (f *Firewall) applyLocked() error {
 		return err
 	}
 	p := compose(f.name, f.gateways, f.serving, others.dockerBridges())
-	localnet := wantsLocalnet(f.gateways, f.serving)
+	localnet := wantsLocalnet(f.serving)
 	if err := f.takeOverLocked(); err != nil {
 		return err
 	}
@@ -197,7 +190,7 @@ func (f *Firewall) removeLocked() error {
 	return others.accept(f.name, nil)
 }
 
-// takeOverLocked learns from the table of a killed process where route_localnet is on.
+// takeOverLocked learns from the table of a killed process what that had opened.
 func (f *Firewall) takeOverLocked() error {
 	if f.tookOver {
 		return nil
@@ -207,9 +200,10 @@ func (f *Firewall) takeOverLocked() error {
 		return fmt.Errorf("read nftables table %s: %w", f.name, err)
 	}
 	for _, key := range names {
-		name := ifname(key)
-		if on, _ := readSysctl(localnetKey(name)); on == "1" {
-			f.localnet = append(f.localnet, name)
+		for _, l := range []localnet{{ifname(key), false}, {ifname(key), true}} {
+			if open, _ := l.isOpen(); open {
+				f.localnet = append(f.localnet, l)
+			}
 		}
 	}
 	f.tookOver = true
@@ -259,7 +253,7 @@ func (f *Firewall) Check() (bool, error) {
 
 // missingLocked says whether anything differs from what the last Apply left.
 func (f *Firewall) missingLocked() (bool, error) {
-	if f.page == nil || !forwardingEnabled(f.gateways) || !f.localnetOnLocked() {
+	if f.page == nil || !forwardingEnabled(f.gateways) || !f.localnetOpenLocked() {
 		return true, nil
 	}
 	gen, err := generation()

@@ -31,8 +31,6 @@ const (
 	forwarding6 = "ipv6/conf/all/forwarding"
 )
 
-func localnetKey(ifname string) string { return "ipv4/conf/" + ifname + "/route_localnet" }
-
 func families(gateways []Gateway) (v4, v6 bool) {
 	for _, g := range gateways {
 		for _, s := range g.Subnets {
@@ -106,55 +104,4 @@ func keepRouterAdvertisements(gateways []Gateway) error {
 		}
 	}
 	return nil
-}
-
-// wantsLocalnet lists the gateways that packets of 127.0.0.1 must be routed to and from:
-// where something IPv4 is published.
-func wantsLocalnet(gateways []Gateway, serving map[claimKey]target) []string {
-	var names []string
-	for k, t := range serving {
-		if !k.v6 && !slices.Contains(names, t.via) {
-			names = append(names, t.via)
-		}
-	}
-	slices.Sort(names)
-	return names
-}
-
-// dropLocalnetLocked switches route_localnet off where it is not wanted any more: before
-// the rules go that guard it.
-func (f *Firewall) dropLocalnetLocked(want []string) error {
-	for _, name := range f.localnet {
-		if slices.Contains(want, name) {
-			continue
-		}
-		if err := setSysctl(localnetKey(name), "0"); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return fmt.Errorf("close loopback to %s: %w", name, err)
-		}
-	}
-	f.localnet = slices.DeleteFunc(f.localnet, func(name string) bool { return !slices.Contains(want, name) })
-	return nil
-}
-
-// addLocalnetLocked switches route_localnet on: when the rules are there that guard it.
-// An interface that is not there yet gets it by Check.
-func (f *Firewall) addLocalnetLocked(want []string) error {
-	for _, name := range want {
-		if err := setSysctl(localnetKey(name), "1"); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return fmt.Errorf("open %s to loopback: %w", name, err)
-		}
-		if !slices.Contains(f.localnet, name) {
-			f.localnet = append(f.localnet, name)
-		}
-	}
-	return nil
-}
-
-// localnetOnLocked says whether the kernel has what addLocalnetLocked wrote; an interface
-// that was made anew has not.
-func (f *Firewall) localnetOnLocked() bool {
-	return !slices.ContainsFunc(f.localnet, func(name string) bool {
-		on, err := readSysctl(localnetKey(name))
-		return err == nil && on == "0"
-	})
 }
