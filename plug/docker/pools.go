@@ -1,0 +1,536 @@
+package docker
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/vishvananda/netlink"
+
+	"vswitch/ctl/config"
+	"vswitch/plug/held"
+	"vswitch/plug/ipam"
+)
+
+// The IPAM driver. Its pools are of two kinds, which their IDs tell apart:
+//
+//	docker/10.1.0.0/16            Docker's own: an item pool/10.1.0.0/16
+//	docker/10.1.0.0/16#2          the second that may have those addresses (overlap=true)
+//	bridge/br0/4                  a bridge's pool of that family, which plugs lease of, too:
+//	bridge/br0/4/10.0.0.128/25    nothing is kept of it, since the bridge says what it is
+const (
+	ownPool    = leasePrefix
+	bridgePool = "bridge/"
+)
+
+// pool is what an item pool/ID keeps.
+type pool struct {
+	Subnet netip.Prefix
+	Range  netip.Prefix // within Subnet
+}
+
+func poolOf(i held.Item) (p pool, ok bool) {
+	if i.Owner != Owner || !strings.HasPrefix(i.Key, poolKey("")) || json.Unmarshal(i.Data, &p) != nil {
+		return pool{}, false
+	}
+	return p, true
+}
+
+// The options of a pool (docker network create --ipam-opt), with what is allowed.
+const (
+	poolBridge  = "bridge"
+	poolMesh    = "mesh"
+	poolOverlap = "overlap"
+)
+
+type poolRequest struct {
+	Pool, SubPool string
+	Options       map[string]string
+	V6            bool
+}
+
+type poolResponse struct {
+	PoolID, Pool string
+	Data         map[string]string
+}
+
+// What libnetwork calls gateways (netlabel.Gateway), in both directions.
+const (
+	gatewayKey     = "com.docker.network.gateway"
+	requestTypeKey = "RequestAddressType"
+)
+
+func (d *Driver) requestPool(ctx context.Context, q poolRequest) (poolResponse, error) {
+	subnet, err := readSubnet("subnet", q.Pool)
+	if err != nil {
+		return poolResponse{}, err
+	}
+	among, err := readSubnet("range", q.SubPool)
+	if err != nil {
+		return poolResponse{}, err
+	}
+	back, err := d.mine(ctx)
+	if err != nil {
+		return poolResponse{}, err
+	}
+	defer back()
+	overlap, bridge := false, ""
+	for name, v := range q.Options {
+		switch name {
+		case poolBridge:
+			bridge = v
+		case poolMesh:
+			var ok bool
+			if bridge, ok = d.o.Switch.MeshBridge(v); !ok {
+				return poolResponse{}, fmt.Errorf("IPAM option mesh: %q is no mesh of the switch", v)
+			}
+		case poolOverlap:
+			if v != "true" && v != "false" {
+				return poolResponse{}, fmt.Errorf("IPAM option overlap: %q is not one; allowed: true, false", v)
+			}
+			overlap = v == "true"
+		default:
+			return poolResponse{}, fmt.Errorf("unknown IPAM option %s; allowed: %s, %s, %s", name, poolBridge, poolMesh, poolOverlap)
+		}
+	}
+	if subnet.IsValid() {
+		q.V6 = subnet.Addr().Is6()
+	}
+	if bridge != "" {
+		return d.poolOfBridge(bridge, subnet, among, q.V6)
+	}
+	if !subnet.IsValid() && among.IsValid() {
+		return poolResponse{}, fmt.Errorf("range %s needs the subnet that it is of", among)
+	}
+	return d.newPool(ctx, subnet, among, q.V6, overlap)
+}
+
+func readSubnet(what, text string) (netip.Prefix, error) {
+	if text == "" {
+		return netip.Prefix{}, nil
+	}
+	p, err := netip.ParsePrefix(text)
+	if err != nil || p.Addr().Is4In6() || p.Addr().IsMulticast() || p.Bits() == 0 {
+		return netip.Prefix{}, fmt.Errorf("%s %q is not a network that hosts can have", what, text)
+	}
+	return p.Masked(), nil
+}
+
+// poolOfBridge answers with the addresses that a bridge's plugs have.
+func (d *Driver) poolOfBridge(name string, subnet, among netip.Prefix, v6 bool) (poolResponse, error) {
+	id := bridgePool + name + "/4"
+	if v6 {
+		id = bridgePool + name + "/6"
+	}
+	p, err := d.bridgePool(name, v6)
+	if err != nil {
+		return poolResponse{}, err
+	}
+	if subnet.IsValid() && subnet != p.Subnet {
+		return poolResponse{}, fmt.Errorf("subnet %s is not that of bridge %s; allowed: %s", subnet, name, p.Subnet)
+	}
+	if among.IsValid() {
+		if !within(among, p.Subnet) {
+			return poolResponse{}, fmt.Errorf("range %s is not part of %s, the subnet of bridge %s", among, p.Subnet, name)
+		}
+		id += "/" + among.String()
+	}
+	answer := poolResponse{PoolID: id, Pool: p.Subnet.String(), Data: map[string]string{}}
+	if p.Gateway.IsValid() {
+		answer.Data[gatewayKey] = netip.PrefixFrom(p.Gateway, p.Subnet.Bits()).String()
+	}
+	return answer, nil
+}
+
+func (d *Driver) bridgePool(name string, v6 bool) (config.Pool, error) {
+	b, ok := d.o.Switch.Bridge(name)
+	if !ok {
+		return config.Pool{}, fmt.Errorf("IPAM option bridge: %q does not exist: vswitchctl add-br %[1]s", name)
+	}
+	for _, p := range b.Pools() {
+		if p.Subnet.Addr().Is6() == v6 {
+			return p, nil
+		}
+	}
+	return config.Pool{}, fmt.Errorf("IPAM option bridge: %s has no subnet to take addresses of: vswitchctl set-br %[1]s ipam.subnet=…", name)
+}
+
+func within(p, of netip.Prefix) bool {
+	return p.Addr().Is4() == of.Addr().Is4() && p.Bits() >= of.Bits() && of.Contains(p.Addr())
+}
+
+// newPool makes a pool of Docker's own.
+func (d *Driver) newPool(ctx context.Context, subnet, among netip.Prefix, v6, overlap bool) (poolResponse, error) {
+	var err error
+	if !subnet.IsValid() {
+		if subnet, err = d.freeSubnet(v6); err != nil {
+			return poolResponse{}, err
+		}
+	}
+	if !among.IsValid() {
+		among = subnet
+	}
+	if !within(among, subnet) {
+		return poolResponse{}, fmt.Errorf("range %s is not part of subnet %s", among, subnet)
+	}
+	p := pool{Subnet: subnet, Range: among}
+	taken := map[string]bool{}
+	for _, i := range d.o.Switch.Held() {
+		o, ok := poolOf(i)
+		if !ok {
+			continue
+		}
+		taken[i.Key] = true
+		if !o.Subnet.Overlaps(subnet) || overlap {
+			continue
+		}
+		id := ownPool + strings.TrimPrefix(i.Key, poolKey(""))
+		if o == p && len(d.leases.Leases(id)) == 0 {
+			// Given before, and nobody took an address of it: Docker lost the answer.
+			return poolResponse{PoolID: id, Pool: subnet.String(), Data: map[string]string{}}, nil
+		}
+		return poolResponse{}, fmt.Errorf("subnet %s overlaps with %s, which Docker has already; allowed: another one, or --ipam-opt overlap=true", subnet, o.Subnet)
+	}
+	id := subnet.String()
+	for n := 2; taken[poolKey(id)]; n++ {
+		id = fmt.Sprintf("%s#%d", subnet, n)
+	}
+	if len(d.o.Switch.Held()) >= maxItems {
+		return poolResponse{}, fmt.Errorf("Docker has %d networks and endpoints on the switch: that is all there may be", maxItems)
+	}
+	data, err := json.Marshal(p)
+	if err != nil {
+		return poolResponse{}, err
+	}
+	if err := d.hold(ctx, []held.Item{{Key: poolKey(id), Data: data}}); err != nil {
+		return poolResponse{}, fmt.Errorf("keep pool %s: %w", subnet, err)
+	}
+	return poolResponse{PoolID: ownPool + id, Pool: subnet.String(), Data: map[string]string{}}, nil
+}
+
+// Where a subnet comes from when the user names none: the first /24 of these that neither a
+// route or address of this host nor another network of Docker's overlaps. They are not those
+// that Docker's own IPAM begins with (172.17.0.0/16 and on).
+var defaultRanges = []netip.Prefix{netip.MustParsePrefix("10.208.0.0/12"), netip.MustParsePrefix("192.168.0.0/16")}
+
+const (
+	defaultBits4 = 24
+	defaultBits6 = 64
+	maxTries6    = 16
+)
+
+func (d *Driver) freeSubnet(v6 bool) (netip.Prefix, error) {
+	used, err := d.wires.routes()
+	if err != nil {
+		return netip.Prefix{}, fmt.Errorf("look for a free subnet: %w", err)
+	}
+	for _, i := range d.o.Switch.Held() {
+		if n, ok := networkOf(i); ok {
+			used = append(used, n.Subnets...)
+		}
+		if p, ok := poolOf(i); ok {
+			used = append(used, p.Subnet)
+		}
+	}
+	free := func(p netip.Prefix) bool { return !slices.ContainsFunc(used, p.Overlaps) }
+	if v6 {
+		for range maxTries6 { // of 2^56
+			a := [16]byte{0: 0xfd} // a unique local address (RFC 4193)
+			_, _ = rand.Read(a[1:8])
+			if p := netip.PrefixFrom(netip.AddrFrom16(a), defaultBits6); free(p) {
+				return p, nil
+			}
+		}
+	}
+	for _, all := range defaultRanges {
+		if v6 {
+			break
+		}
+		for a := all.Addr(); all.Contains(a); {
+			p := netip.PrefixFrom(a, defaultBits4)
+			if free(p) {
+				return p, nil
+			}
+			b := a.As4()
+			if b[2]++; b[2] == 0 {
+				if b[1]++; b[1] == 0 {
+					break
+				}
+			}
+			a = netip.AddrFrom4(b)
+		}
+	}
+	return netip.Prefix{}, errors.New("no subnet is free that routes of this host leave: give --subnet")
+}
+
+// routes are the networks that this host knows a way to, other than the default routes.
+func (kernel) routes() (list []netip.Prefix, err error) {
+	routes, err := netlink.RouteList(nil, netlink.FAMILY_ALL)
+	if err != nil {
+		return nil, fmt.Errorf("list routes: %w", err)
+	}
+	for _, r := range routes {
+		if r.Dst == nil {
+			continue
+		}
+		a, ok := netip.AddrFromSlice(r.Dst.IP)
+		bits, _ := r.Dst.Mask.Size()
+		if ok && bits > 0 {
+			list = append(list, netip.PrefixFrom(a.Unmap(), bits))
+		}
+	}
+	return list, nil
+}
+
+type releasePoolRequest struct{ PoolID string }
+
+func (d *Driver) releasePool(ctx context.Context, q releasePoolRequest) (none, error) {
+	id, own := strings.CutPrefix(q.PoolID, ownPool)
+	if !own {
+		return none{}, nil // a bridge's pool stays what it is
+	}
+	back, err := d.mine(ctx)
+	if err != nil {
+		return none{}, err
+	}
+	defer back()
+	return none{}, d.dropPool(ctx, id)
+}
+
+// dropPool forgets a pool of Docker's own. The caller has the turn.
+func (d *Driver) dropPool(ctx context.Context, id string) error {
+	i, ok := d.find(poolKey(id))
+	p, isOne := poolOf(i)
+	if !ok || !isOne || d.inUse(p) {
+		return nil
+	}
+	if err := d.hold(ctx, nil, i.Key); err != nil {
+		return fmt.Errorf("forget pool %s: %w", id, err)
+	}
+	return d.leases.Forget(ownPool + id)
+}
+
+// inUse says whether a network has a pool's addresses. Docker deletes a network before its
+// pool, so this is somebody who gives back what another network has: of two that asked for
+// the same pool at the same time, the one that was refused.
+func (d *Driver) inUse(p pool) bool {
+	for _, i := range d.o.Switch.Held() {
+		if n, ok := networkOf(i); ok && slices.Contains(n.Subnets, p.Subnet) {
+			return true
+		}
+	}
+	return false
+}
+
+type addressRequest struct {
+	PoolID, Address string
+	Options         map[string]string
+}
+
+type addressResponse struct {
+	Address string // with a prefix length
+	Data    map[string]string
+}
+
+// resolve finds the pool of an ID.
+func (d *Driver) resolve(id string) (ipam.Pool, error) {
+	if key, ok := strings.CutPrefix(id, ownPool); ok {
+		i, ok := d.find(poolKey(key))
+		p, isOne := poolOf(i)
+		if !ok || !isOne {
+			return ipam.Pool{}, fmt.Errorf("pool %s is not known", id)
+		}
+		return ipam.Pool{Name: id, Pool: config.Pool{Subnet: p.Subnet, Range: p.Range}}, nil
+	}
+	rest, ok := strings.CutPrefix(id, bridgePool)
+	words := strings.SplitN(rest, "/", 3)
+	if !ok || len(words) < 2 || words[1] != "4" && words[1] != "6" {
+		return ipam.Pool{}, fmt.Errorf("pool %q is not one of the switch", id)
+	}
+	p, err := d.bridgePool(words[0], words[1] == "6")
+	if err != nil {
+		return ipam.Pool{}, err
+	}
+	if len(words) == 3 {
+		r, err := readSubnet("range", words[2])
+		if err != nil || !within(r, p.Subnet) {
+			return ipam.Pool{}, fmt.Errorf("pool %s: the range is not part of %s any more", id, p.Subnet)
+		}
+		p.Range = r
+	}
+	return ipam.Pool{Name: words[0], Pool: p}, nil
+}
+
+func (d *Driver) requestAddress(ctx context.Context, q addressRequest) (addressResponse, error) {
+	back, err := d.mine(ctx)
+	if err != nil {
+		return addressResponse{}, err
+	}
+	defer back()
+	p, err := d.resolve(q.PoolID)
+	if err != nil {
+		return addressResponse{}, err
+	}
+	var want netip.Addr
+	if q.Address != "" {
+		if want, err = readAddress(q.Address); err != nil {
+			return addressResponse{}, err
+		}
+		if !usable(want, p.Subnet) {
+			return addressResponse{}, fmt.Errorf("address %s is not one that a host of %s can have", want, p.Subnet)
+		}
+	}
+	switch {
+	case q.Options[requestTypeKey] == gatewayKey:
+		want, err = d.gateway(p, want)
+	case want.IsValid():
+		err = d.given(p, want)
+	default:
+		want, err = d.leases.Lease(p, uniqueOwner(), d.written(p))
+	}
+	if err != nil {
+		return addressResponse{}, err
+	}
+	return addressResponse{Address: netip.PrefixFrom(want, p.Subnet.Bits()).String(), Data: map[string]string{}}, nil
+}
+
+// readAddress reads an address as Docker writes it, with or without a prefix length.
+func readAddress(text string) (netip.Addr, error) {
+	bare, _, _ := strings.Cut(text, "/")
+	a, err := netip.ParseAddr(bare)
+	if err != nil || a.Zone() != "" {
+		return netip.Addr{}, fmt.Errorf("%q is not an address", text)
+	}
+	return a.Unmap(), nil
+}
+
+// usable says whether a host may have an address: the network's own and the broadcast
+// address of IPv4 are nobody's, unless there are no others (RFC 3021).
+func usable(a netip.Addr, subnet netip.Prefix) bool {
+	if !subnet.Contains(a) {
+		return false
+	}
+	if subnet.Bits() >= a.BitLen()-1 {
+		return true
+	}
+	return a != subnet.Addr() && (a.Is6() || subnet.Contains(a.Next()))
+}
+
+// uniqueOwner is a new owner for an address: Docker does not say who it is for.
+func uniqueOwner() string {
+	var b [8]byte
+	_, _ = rand.Read(b[:])
+	return leasePrefix + hex.EncodeToString(b[:])
+}
+
+// gatewayOwner has the gateways of a pool.
+func gatewayOwner(pool string) string { return leasePrefix + "gateway/" + pool }
+
+// gateway gives the address of a pool's gateway: what the bridge says, what the user says, or
+// the first one.
+func (d *Driver) gateway(p ipam.Pool, want netip.Addr) (netip.Addr, error) {
+	if !want.IsValid() && p.Gateway.IsValid() || want.IsValid() && (want == p.Gateway || slices.Contains(p.Own, want)) {
+		if !want.IsValid() {
+			want = p.Gateway
+		}
+		return want, nil // the operator's: nobody leases it
+	}
+	owner := gatewayOwner(p.Name)
+	if want.IsValid() {
+		return want, d.leases.Reserve(p.Name, want, owner)
+	}
+	if first := p.Subnet.Addr().Next(); usable(first, p.Subnet) {
+		err := d.leases.Reserve(p.Name, first, owner)
+		if !errors.Is(err, ipam.ErrTaken) {
+			return first, err
+		}
+	}
+	return d.leases.Lease(p, owner, d.written(p))
+}
+
+// given gives the very address that Docker asks for. One that Docker has, and that nothing
+// of it uses, is given again: its release was lost while the switch was away.
+func (d *Driver) given(p ipam.Pool, want netip.Addr) error {
+	if d.written(p)(want) || want == p.Gateway || slices.Contains(p.Own, want) {
+		return fmt.Errorf("address %s of %s is taken", want, p.Subnet)
+	}
+	err := d.leases.Reserve(p.Name, want, uniqueOwner())
+	if !errors.Is(err, ipam.ErrTaken) {
+		return err
+	}
+	for _, l := range d.leases.Leases(p.Name) {
+		if l.Addr == want && OwnsLease(l.Owner) && l.Owner != gatewayOwner(p.Name) && time.Since(l.Since) > young && !d.uses(p, want) {
+			return nil
+		}
+	}
+	return err
+}
+
+// written says which addresses are written down for plugs on a bridge: nobody leased them.
+func (d *Driver) written(p ipam.Pool) func(netip.Addr) bool {
+	taken := map[netip.Addr]bool{}
+	if b, ok := d.o.Switch.Bridge(p.Name); ok {
+		for _, port := range b.Ports {
+			if g, ok := port.Plug(); ok && g.Container.Kind != config.RuntimeContainer && port.Options["tag"] == b.Options["tag"] {
+				for _, a := range g.Addresses {
+					taken[a.Addr()] = true
+				}
+			}
+		}
+	}
+	return func(a netip.Addr) bool { return taken[a] }
+}
+
+// uses says whether a network or an endpoint of Docker's has an address of a pool.
+func (d *Driver) uses(p ipam.Pool, a netip.Addr) bool {
+	for _, i := range d.o.Switch.Held() {
+		if n, ok := networkOf(i); ok && slices.Contains(n.Subnets, p.Subnet) && n.keeps(a) {
+			return true
+		}
+		if e, ok := endpointOf(i); ok && slices.Contains(e.Addresses, netip.PrefixFrom(a, p.Subnet.Bits())) && d.wired(i) {
+			return true
+		}
+	}
+	return false
+}
+
+// keeps says whether an address is the network's own business.
+func (n *network) keeps(a netip.Addr) bool {
+	return slices.Contains(n.Gateways, a) || slices.Contains(n.Aux, a)
+}
+
+type releaseAddressRequest struct{ PoolID, Address string }
+
+func (d *Driver) releaseAddress(ctx context.Context, q releaseAddressRequest) (none, error) {
+	a, err := readAddress(q.Address)
+	if err != nil {
+		return none{}, err
+	}
+	back, err := d.mine(ctx)
+	if err != nil {
+		return none{}, err
+	}
+	defer back()
+	p, err := d.resolve(q.PoolID)
+	if err != nil {
+		return none{}, nil // what is gone with its pool is free
+	}
+	for _, i := range d.o.Switch.Held() {
+		if n, ok := networkOf(i); ok && slices.Contains(n.Subnets, p.Subnet) && n.keeps(a) {
+			return none{}, nil // see inUse
+		}
+	}
+	for _, l := range d.leases.Leases(p.Name) {
+		if l.Addr == a && OwnsLease(l.Owner) {
+			return none{}, d.leases.ReleaseAddr(p.Name, a)
+		}
+	}
+	return none{}, nil
+}
