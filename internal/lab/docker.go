@@ -107,6 +107,12 @@ func (d *Docker) Must(args ...string) string {
 	return out
 }
 
+// Ctr runs ctr with arguments against containerd, which Docker's containers are in
+// namespace moby of, and returns its standard output.
+func (d *Docker) Ctr(args ...string) (string, error) {
+	return output(d.cage.start, append([]string{"ctr", "--address", d.cage.dir + "/cd.sock"}, args...), nil)
+}
+
 // PluginSpec writes /etc/docker/plugins/NAME.spec as dockerd sees it; an empty text
 // removes it. Docker reads it when it first needs the plug-in.
 func (d *Docker) PluginSpec(name, text string) {

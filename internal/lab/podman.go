@@ -117,6 +117,9 @@ func (p *Podman) Start() { p.Host.lab.t.Helper(); p.must(p.service.start()) }
 // Stop ends the API's service.
 func (p *Podman) Stop() { p.Host.lab.t.Helper(); p.must(p.service.end(unix.SIGTERM)) }
 
+// Kill ends the API's service at once, which leaves its socket.
+func (p *Podman) Kill() { p.Host.lab.t.Helper(); p.must(p.service.end(unix.SIGKILL)) }
+
 // Close ends Podman and all of its containers now; the lab's end does it too.
 func (p *Podman) Close() { p.Host.lab.t.Helper(); p.must(p.cage.close()) }
 

@@ -1,12 +1,28 @@
 // Package runtimes knows who a container is: it asks Docker, Podman, containerd's state,
 // ip-netns(8) and /proc for a container's network namespace, and tells when that changes.
 // It makes nothing and changes nothing.
+//
+// Its one idea: what a runtime says and what it does not say are kept apart. "No such
+// container" is an answer, on which a plug is taken away in the end. A runtime that hangs,
+// is restarted, or answers what cannot be read has said nothing, and nobody is unplugged
+// for that. Nor is a bare name, which might be that runtime's, taken for somebody else's.
+//
+// # Which path is a container's namespace
+//
+// It is /proc/PID/ns/net of the container's first process, and not the SandboxKey that
+// Docker and Podman name. That is a mount below the runtime's own directory: it is an empty
+// file for whoever does not share the runtime's mount namespace, and it stays when a
+// runtime is killed. The path below /proc is right wherever the runtime's mounts are, for
+// rootless Podman too, and is gone with the process.
 package runtimes
 
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io/fs"
 	"log/slog"
+	"strings"
 	"time"
 
 	"vswitch/ctl/config"
@@ -37,7 +53,9 @@ type Container struct {
 	Host bool
 }
 
-// Errors that a caller tells apart, with errors.Is. Their messages name container and runtime.
+// Errors that a caller tells apart, with errors.Is. Their messages name container and
+// runtime. An error that is neither says that the word is ambiguous, or no container; it,
+// too, is no reason to unplug.
 var (
 	ErrUnknown  = errors.New("no such container")       // the runtime answers that it has none
 	ErrNoAnswer = errors.New("runtime does not answer") // nothing is known: never a reason to unplug
@@ -46,27 +64,192 @@ var (
 // Runtimes is all of them.
 //
 // Thread-safety: safe for concurrent use.
-type Runtimes struct{}
+type Runtimes struct {
+	docker, podman *engine
+	containerd     string // directory of tasks, by containerd's namespaces
+	netns          string
+	log            *slog.Logger
+}
 
 // New asks nobody yet.
-func New(o Options) *Runtimes { return &Runtimes{} }
+func New(o Options) *Runtimes {
+	or := func(s, without string) string {
+		if s == "" {
+			return without
+		}
+		return s
+	}
+	if o.Timeout <= 0 {
+		o.Timeout = 3 * time.Second
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Runtimes{
+		docker:     newEngine(config.DockerContainer, or(o.Docker, "/run/docker.sock"), o.Timeout),
+		podman:     newEngine(config.PodmanContainer, or(o.Podman, "/run/podman/podman.sock"), o.Timeout),
+		containerd: tasksBelow(or(o.Containerd, "/run/containerd")),
+		netns:      or(o.NetNS, "/run/netns"),
+		log:        o.Log,
+	}
+}
+
+// kind is one way to be a container.
+type kind struct {
+	name  string
+	where string // it is looked for, in an error
+	// find takes a name or ID as a user gives it. It is there to be asked, unless it is
+	// errAbsent.
+	find func(context.Context, string) (Container, error)
+	near func(context.Context) []string // names that there are, for a suggestion
+}
+
+// errAbsent says that there is no such runtime on this machine.
+var errAbsent = errors.New("not there")
+
+// kinds are those among which a bare name is looked for, in order.
+func (r *Runtimes) kinds() []kind {
+	return []kind{
+		{r.docker.kind, r.docker.socket, r.docker.find, r.docker.names},
+		{r.podman.kind, r.podman.socket, r.podman.find, r.podman.names},
+		{config.ContainerdContainer, r.containerd, r.findTask, r.taskNames},
+		{config.NetNSContainer, r.netns, r.findNetNS, r.netnsNames},
+	}
+}
 
 // Find is who a user means by a word: with a kind in front or a path, exactly that; a bare
 // name is looked for among Docker, Podman, containerd, named namespaces, in that order;
 // digits alone are no pid. The ref is canonical (pid with its start).
+//
+// Docker takes the beginning of an ID for a name, however short. A bare word is such a
+// beginning only when nobody is called exactly that.
 func (r *Runtimes) Find(ctx context.Context, word string) (Container, error) {
-	return Container{}, errors.New("not built yet")
+	ref, err := config.ParseContainer(word)
+	if err != nil {
+		return Container{}, fmt.Errorf("find container %q: %w", word, err)
+	}
+	if ref.Kind != "" {
+		return r.findKind(ctx, ref)
+	}
+	var first *Container // by the beginning of its ID
+	var looked []string
+	for _, k := range r.kinds() {
+		c, err := k.find(ctx, ref.Name)
+		switch {
+		case errors.Is(err, errAbsent):
+			continue
+		case errors.Is(err, ErrUnknown):
+			looked = append(looked, k.name+" ("+k.where+")")
+			continue
+		case errors.Is(err, ErrNoAnswer):
+			return Container{}, fmt.Errorf("find container %q: %w; write the kind in front of the name, such as %s:%s, if it is not %s's",
+				word, err, config.NetNSContainer, word, k.name)
+		case err != nil:
+			return Container{}, fmt.Errorf("find container %q: %w", word, err)
+		}
+		if c.answersTo(ref.Name) {
+			return c, nil
+		}
+		if first == nil {
+			first = &c
+		}
+	}
+	if first != nil {
+		return *first, nil
+	}
+	where := ", and there is no runtime here to ask"
+	if len(looked) > 0 {
+		where = ": looked in " + strings.Join(looked, ", ")
+	}
+	if strings.Trim(ref.Name, "0123456789") == "" {
+		where += "; a process is pid:" + ref.Name
+	}
+	return Container{}, fmt.Errorf("%w %q%s%s", ErrUnknown, word, where, r.suggest(ctx, ref.Name, r.kinds()))
 }
 
-// Look is what a container is like now.
+// findKind is Find of a word that says its kind.
+func (r *Runtimes) findKind(ctx context.Context, ref config.ContainerRef) (Container, error) {
+	for _, k := range r.kinds() {
+		if k.name != ref.Kind {
+			continue
+		}
+		c, err := k.find(ctx, ref.Name)
+		switch {
+		case errors.Is(err, errAbsent):
+			err = fmt.Errorf("find container %s: %w: there is no %s", ref, ErrNoAnswer, k.where)
+		case errors.Is(err, ErrUnknown):
+			err = fmt.Errorf("%w%s", err, r.suggest(ctx, ref.Name, []kind{k}))
+		case err != nil:
+			err = fmt.Errorf("find container %s: %w", ref, err)
+		}
+		return c, err
+	}
+	return r.lookHere(ref)
+}
+
+// Look is what a container is like now. The name of a ref is a whole name, or an ID of at
+// least shortID digits: what a name once was the beginning of an ID of is somebody else.
 func (r *Runtimes) Look(ctx context.Context, ref config.ContainerRef) (Container, error) {
-	return Container{}, errors.New("not built yet")
+	for _, k := range r.kinds() {
+		if k.name != ref.Kind {
+			continue
+		}
+		c, err := k.find(ctx, ref.Name)
+		switch {
+		case errors.Is(err, errAbsent):
+			return Container{}, fmt.Errorf("look at %s: %w: there is no %s", ref, ErrNoAnswer, k.where)
+		case err != nil:
+			return Container{}, fmt.Errorf("look at %s: %w", ref, err)
+		case !c.answersTo(ref.Name):
+			return Container{}, fmt.Errorf("look at %s: %w: %s is the beginning of another's ID", ref, ErrUnknown, ref.Name)
+		}
+		return c, nil
+	}
+	return r.lookHere(ref)
 }
 
-// Watch calls changed, from one goroutine at a time, for each container that started, died,
-// was removed or renamed, until ctx ends; with the zero ref when much may have changed (a
-// runtime came back): look at all then. wanted lists the refs that anybody cares about,
-// for those kinds that send no events and are looked at every 200 ms.
-func (r *Runtimes) Watch(ctx context.Context, wanted func() []config.ContainerRef, changed func(config.ContainerRef)) {
-	<-ctx.Done()
+// lookHere is for what needs no runtime.
+func (r *Runtimes) lookHere(ref config.ContainerRef) (c Container, err error) {
+	switch ref.Kind {
+	case config.PIDContainer:
+		c, err = lookProcess(ref)
+	case config.PathContainer:
+		c, err = lookPath(ref)
+	default:
+		err = errors.New("it is plugged by its runtime, and cannot be looked at")
+	}
+	if err != nil {
+		return Container{}, fmt.Errorf("look at %s: %w", ref, err)
+	}
+	return c, nil
+}
+
+// shortID is how many digits of an ID runtimes show, which is enough for a name.
+const shortID = 12
+
+// answersTo says whether word is the container's name, or enough of its ID.
+func (c *Container) answersTo(word string) bool {
+	return word == c.Ref.Name || word == c.ID || len(word) >= shortID && strings.HasPrefix(c.ID, word)
+}
+
+// settle fills in what the kernel knows: whether the process of a running container is
+// still there, and whether it is in a namespace of its own. The error is ErrNoAnswer.
+func (c *Container) settle() error {
+	path := c.NetNS
+	if c.PID > 0 && path == "" {
+		path = procNetNS(c.PID)
+	}
+	ns, err := netnsAt(path)
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("%w: the kernel does not say what %s is (needs CAP_SYS_PTRACE): %w", ErrNoAnswer, path, err)
+	case err != nil:
+		c.Running, c.PID, c.NetNS = false, 0, ""
+		return nil
+	}
+	c.Running, c.NetNS = true, path
+	if own, err := netnsAt("/proc/self/ns/net"); err == nil && ns.sameNamespace(own) {
+		c.Host = true
+	}
+	return nil
 }
