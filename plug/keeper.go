@@ -97,8 +97,8 @@ type State struct {
 
 // Hooks are called without a lock, from any goroutine.
 type Hooks struct {
-	Changed func(port string)               // its state, addresses or names did
-	Gone    func(port string, since string) // its container is gone for longer than the grace time
+	Changed func(port string)             // its state, addresses or names did
+	Gone    func(port string, why string) // its container is gone for longer than the grace time
 }
 
 // Options of a keeper.
@@ -218,13 +218,13 @@ func (k *Keeper) Run(ctx context.Context) {
 }
 
 func (k *Keeper) tick(now time.Time) {
-	type passing struct{ port, since string }
+	type passing struct{ port, why string }
 	var gone []passing
 	k.mu.Lock()
 	for port, p := range k.plugs {
 		if p.wanted && !p.gone.IsZero() && now.Sub(p.gone) >= k.o.Grace {
 			p.gone = now // told again after another grace time, should it stay
-			gone = append(gone, passing{port, p.state.Reason})
+			gone = append(gone, passing{port, p.want.Plug.Container.String() + " is gone"})
 		}
 		if !p.due.IsZero() && now.After(p.due) {
 			p.due = time.Time{}
@@ -233,7 +233,7 @@ func (k *Keeper) tick(now time.Time) {
 	}
 	k.mu.Unlock()
 	for _, g := range gone {
-		k.o.Gone(g.port, g.since)
+		k.o.Gone(g.port, g.why)
 	}
 }
 
@@ -640,7 +640,7 @@ func (k *Keeper) absent(p *kept, why error) error {
 	k.mu.Unlock()
 	st := State{State: Waiting, Reason: why.Error()}
 	if seen {
-		st.State, st.Reason = Going, fmt.Sprintf("%v; it is unplugged %s after it went", why, k.o.Grace)
+		st.State, st.Reason = Going, fmt.Sprintf("%v: it is unplugged %s after it went", why, k.o.Grace)
 	}
 	k.settle(p, w, st, why)
 	return why

@@ -117,7 +117,7 @@ func TestPlugsJudged(t *testing.T) {
 		"the same seat":         {add("br1", "x", Options{"container": "docker:web"}), "eth1 of docker:web is made by bridges[br0].ports[web-1] already"},
 		"outside of the subnet": {add("br0", "x", Options{"container": "docker:x", "ip": "10.9.0.5/24"}), "10.9.0.5/24 is outside of 10.0.0.0/24, the subnet of br0"},
 		"the bridge's own":      {add("br0", "x", Options{"container": "docker:x", "ip": "10.0.0.1/24"}), "10.0.0.1 is taken by bridge br0 itself"},
-		"taken":                 {add("br0", "x", Options{"container": "docker:x", "ip": "10.0.0.5/24", "tag": "10"}), "10.0.0.5 is taken by port db-1"},
+		"taken":                 {add("br0", "x", Options{"container": "docker:x", "ip": "10.0.0.5/24", "tag": "10"}), "port db-1 and port x both have the address 10.0.0.5"},
 		"no subnet":             {append([]Op{{Op: "add-bridge", Bridge: "br9"}}, add("br9", "x", Options{"container": "docker:x", "ip": "auto"})...), "br9 has no subnet to take an address of"},
 		"no IPv6 subnet":        {add("br0", "x", Options{"container": "docker:x", "ip": "auto6"}), "br0 has no subnet to take an address of"},
 		"published twice":       {add("br0", "x", Options{"container": "docker:x", "ip": "auto", "publish": "127.0.0.1:8080:80"}), "port 8080/tcp of the host is published by bridges[br0].ports[web-1] already"},

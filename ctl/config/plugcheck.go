@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 )
 
 // checkPlugs judges plugs, and what bridges say of their containers' addresses. What
@@ -119,7 +120,11 @@ func (b *Bridge) checkAddresses(p Port, g Plug, path string, pools []Pool, taken
 			}
 		}
 		key := addressKey{p.Options["tag"], a.Addr()}
-		if who := taken[key]; who != "" {
+		switch who := taken[key]; {
+		case strings.HasPrefix(who, "port ") && b.Port(who[len("port "):]).Object() == PlugPort:
+			wrong(a.String(), "%s and port %s both have the address %s", who, p.Name, a.Addr())
+			continue
+		case who != "":
 			wrong(a.String(), "%s is taken by %s", a.Addr(), who)
 			continue
 		}
