@@ -142,7 +142,7 @@ func (g *ground) check() (missing bool) {
 func (g *ground) ruleset() string {
 	g.t.Helper()
 	var others []string
-	for _, table := range strings.Split(g.host.MustExec("nft", "list", "ruleset"), "\ntable ") {
+	for _, table := range strings.Split(g.host.MustExec("nft", "-s", "list", "ruleset"), "\ntable ") {
 		if table = strings.TrimPrefix(strings.TrimSpace(table), "table "); !strings.HasPrefix(table, "inet vswitch-") {
 			others = append(others, table)
 		}
@@ -272,4 +272,14 @@ func (g *ground) flows() (text string) {
 		return err
 	})
 	return text
+}
+
+// giveUp lets a Firewall go as its process's death would: the kernel closes its sockets.
+func (f *Firewall) giveUp() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for k, fd := range f.claims {
+		unix.Close(fd)
+		delete(f.claims, k)
+	}
 }

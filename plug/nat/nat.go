@@ -77,18 +77,18 @@ type Firewall struct {
 	name string // of the table, and the comment on rules elsewhere
 	log  *slog.Logger
 
-	mu        sync.Mutex // guards what follows
-	gateways  []Gateway  // what Apply was last asked for
-	forwards  []Forward
-	status    []Status
-	page      *page               // what the table shall be; nil: nothing, or not known
-	serving   map[claimKey]target // what the page publishes
-	claims    map[claimKey]int    // a bound socket each
-	localnet  []localnet          // what we opened to loopback addresses
-	gen       uint32              // nftables' generation at which all was well
-	genKnown  bool
-	tookOver  bool // a killed process's leavings have been looked at
-	blockedBy error
+	mu       sync.Mutex // guards what follows
+	gateways []Gateway  // what Apply was last asked for
+	forwards []Forward
+	status   []Status
+	page     *page               // what the table shall be; nil: nothing, or not known
+	serving  map[claimKey]target // what the page publishes
+	claims   map[claimKey]int    // a bound socket each
+	localnet []localnet          // what we opened to loopback addresses
+	gen      uint32              // nftables' generation at which all was well
+	genKnown bool
+	tookOver bool             // a killed process's leavings have been looked at
+	blocked  map[string]error // by interface: a foreign firewall
 }
 
 // New makes nothing yet. The instance tells this daemon's table from others'. A table that a
@@ -118,7 +118,7 @@ func (f *Firewall) Apply(gateways []Gateway, forwards []Forward) ([]Status, erro
 		f.gateways[i].Subnets = slices.Clone(f.gateways[i].Subnets)
 	}
 	err := f.applyLocked()
-	return slices.Clone(f.status), err
+	return f.statusLocked(), err
 }
 
 // Statuses are those of the last Apply, or newer: Check tries again to have ports that
@@ -126,7 +126,7 @@ func (f *Firewall) Apply(gateways []Gateway, forwards []Forward) ([]Status, erro
 func (f *Firewall) Statuses() []Status {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return slices.Clone(f.status)
+	return f.statusLocked()
 }
 
 func (f *Firewall) applyLocked() error {
@@ -166,13 +166,13 @@ func (f *Firewall) applyLocked() error {
 	if err := others.accept(f.name, f.gateways); err != nil {
 		return err
 	}
-	f.noteBlockedLocked(others)
+	f.blocked = others.blocked(f.gateways)
 	return nil
 }
 
 // removeLocked takes back all but the claims.
 func (f *Firewall) removeLocked() error {
-	f.blockedBy = nil
+	f.blocked = nil
 	if err := f.takeOverLocked(); err != nil {
 		return err
 	}
@@ -210,22 +210,26 @@ func (f *Firewall) takeOverLocked() error {
 	return nil
 }
 
-// noteBlockedLocked lets the statuses say what a foreign firewall does to them.
-func (f *Firewall) noteBlockedLocked(others *surroundings) {
-	blocked := others.blocked(f.gateways)
+// statusLocked is what became of the forwards, and what a foreign firewall does to them.
+func (f *Firewall) statusLocked() []Status {
+	all := slices.Clone(f.status)
+	for i := range all {
+		if err := f.blocked[all[i].Interface]; all[i].Err == "" && err != nil {
+			all[i].Err = err.Error()
+		}
+	}
+	return all
+}
+
+// blockedLocked is ErrBlocked, or nil.
+func (f *Firewall) blockedLocked() error {
 	var all []error
 	for _, g := range f.gateways {
-		if err := blocked[g.Interface]; err != nil {
+		if err := f.blocked[g.Interface]; err != nil {
 			all = append(all, err)
 		}
 	}
-	f.blockedBy = errors.Join(all...)
-	for i := range f.status {
-		s := &f.status[i]
-		if err := blocked[s.Interface]; s.Err == "" && err != nil {
-			s.Err = err.Error()
-		}
-	}
+	return errors.Join(all...)
 }
 
 // Check puts back what somebody took away (the table was flushed, Docker was restarted and made
@@ -239,7 +243,7 @@ func (f *Firewall) Check() (bool, error) {
 		return false, nil
 	}
 	if f.couldClaimLocked() {
-		return false, errors.Join(f.applyLocked(), f.blockedBy)
+		return false, errors.Join(f.applyLocked(), f.blockedLocked())
 	}
 	missing, err := f.missingLocked()
 	if err != nil {
@@ -248,7 +252,7 @@ func (f *Firewall) Check() (bool, error) {
 	if missing {
 		err = f.applyLocked()
 	}
-	return missing, errors.Join(err, f.blockedBy)
+	return missing, errors.Join(err, f.blockedLocked())
 }
 
 // missingLocked says whether anything differs from what the last Apply left.
@@ -277,7 +281,7 @@ func (f *Firewall) missingLocked() (bool, error) {
 	if !slices.Equal(others.dockerBridges(), f.page.docker) {
 		return false, f.applyLocked() // not missing: Docker has another network
 	}
-	f.noteBlockedLocked(others)
+	f.blocked = others.blocked(f.gateways)
 	f.gen, f.genKnown = gen, true
 	return false, nil
 }
