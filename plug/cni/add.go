@@ -228,7 +228,7 @@ func (w *wish) result(a *skel.CmdArgs, p *api.PlugStatus, b *config.Bridge, give
 	for _, hop := range w.led(a, p.Gateways) {
 		r.Routes = append(r.Routes, &types.Route{Dst: ipNet(everywhere(hop)), GW: hop.AsSlice()})
 	}
-	port := config.Port{Options: config.Options{"type": string(config.PlugPort), "route": w.options["route"]}}
+	port := config.Port{Type: string(config.PlugPort), Options: config.Options{"route": w.options["route"]}}
 	if g, ok := port.Plug(); ok {
 		for _, route := range g.Routes {
 			r.Routes = append(r.Routes, &types.Route{Dst: ipNet(route.Dst), GW: route.Via.AsSlice()})

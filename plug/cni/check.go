@@ -90,46 +90,47 @@ func (w *wish) checkDaemon(ctx context.Context, a *skel.CmdArgs) error {
 	defer client.Close()
 	deadline := time.Now().Add(settleLimit)
 	for {
-		why, err := w.troubled(ctx, client, a)
+		why, settling, err := w.troubled(ctx, client, a)
 		if err != nil || why == "" {
 			return err
 		}
-		if time.Now().After(deadline) {
+		if !settling || time.Now().After(deadline) {
 			return broken(a, "%s", why)
 		}
 		time.Sleep(settleAgain)
 	}
 }
 
-// troubled says why an attachment does not carry frames; "" is that it does.
-func (w *wish) troubled(ctx context.Context, client *api.Client, a *skel.CmdArgs) (string, error) {
+// troubled says why an attachment does not carry frames, "" is that it does, and whether
+// that may be over soon.
+func (w *wish) troubled(ctx context.Context, client *api.Client, a *skel.CmdArgs) (why string, settling bool, err error) {
 	all, err := client.Attachments(ctx, w.owner())
 	if err != nil {
-		return "", asked("look for the attachment", err)
+		return "", false, asked("look for the attachment", err)
 	}
 	i := slices.IndexFunc(all, func(x api.Attached) bool { return x.Key == key(a.ContainerID, a.IfName) })
 	if i < 0 {
-		return "the daemon knows of no such attachment", nil
+		return "the daemon knows of no such attachment", false, nil
 	}
 	p := all[i].Plug
 	switch {
 	case p.Bridge != w.bridge:
-		return fmt.Sprintf("it is attached to bridge %s, not to %s", p.Bridge, w.bridge), nil
+		return fmt.Sprintf("it is attached to bridge %s, not to %s", p.Bridge, w.bridge), false, nil
 	case p.State != api.PlugPlugged:
-		return fmt.Sprintf("the plug is %s: %s", p.State, p.Reason), nil
+		return fmt.Sprintf("the plug is %s: %s", p.State, p.Reason), p.State == api.PlugWaiting, nil
 	}
 	_, ports, err := w.lookPorts(ctx, client)
 	if err != nil {
-		return "", err
+		return "", false, err
 	}
 	for _, port := range ports {
 		if port.Name != p.Port {
 			continue
 		}
 		if port.State != api.PortUp {
-			return fmt.Sprintf("port %s is %s: %s", port.Name, port.State, port.Reason), nil
+			return fmt.Sprintf("port %s is %s: %s", port.Name, port.State, port.Reason), port.State == api.PortWaiting || port.State == api.PortDown, nil
 		}
-		return "", nil
+		return "", false, nil
 	}
-	return fmt.Sprintf("bridge %s has no port %s", w.bridge, p.Port), nil
+	return fmt.Sprintf("bridge %s has no port %s", w.bridge, p.Port), true, nil
 }
