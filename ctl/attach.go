@@ -354,6 +354,9 @@ func (r *reconciler) mac(p config.Port) net.HardwareAddr {
 	if m := p.Options.MAC("mac"); m != nil {
 		return m
 	}
+	if m := r.uplinks.macOf(p.Name); m != nil {
+		return m
+	}
 	sum := sha256.Sum256([]byte(r.instance + " " + p.Name))
 	m := net.HardwareAddr(sum[:6])
 	m[0] = m[0]&^1 | 2 // unicast, locally administered

@@ -105,6 +105,7 @@ func New(o Options) (*Daemon, error) {
 	d.stopper = ports.NewStopper(id, o.Stop)
 	d.reconciler = newReconciler(d.sw, d.stopper, id, o.Workers, d.log, d.hub.tell)
 	d.reconciler.rxRings.limit = o.RxRings
+	d.reconciler.uplinks.open(o.StateDir, d.log)
 	d.probes.begin(d.sw, d.reconciler, id)
 	if err := d.openPlugs(o, id); err != nil {
 		d.sw.Close()

@@ -40,6 +40,7 @@ type reconciler struct {
 	files   map[string]*pcapFile  // the last one of each path
 	tunnels *tunnels
 	rxRings rxRings
+	uplinks uplinks
 	exports map[string]*exporter // by bridge
 	numbers numbers
 	looked  time.Time // when it was seen last that all stops stand
@@ -162,6 +163,7 @@ func (r *reconciler) applyLocked(doc config.Document) {
 			want[p.Name] = wantedPort{b.Name, p}
 		}
 	}
+	r.uplinksLeaveLocked(want)
 	r.removeLocked(want)
 	r.reopenLocked(want)
 	r.sw.Together(func() {
@@ -178,6 +180,7 @@ func (r *reconciler) applyLocked(doc config.Document) {
 		now := time.Now()
 		r.linksLocked(r.sortedLocked(), now)
 	})
+	r.uplinksLocked(time.Now())
 	r.sflowsLocked()
 	r.keepHostsLocked()
 	if r.plugs != nil {
@@ -419,6 +422,8 @@ func (r *reconciler) changed() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := time.Now()
+	r.uplinkEventsLocked(indexes, dirty[""], now)
+	defer r.uplinksLocked(now)
 	r.tunnelsChangedLocked(len(indexes) > 0 || dirty[""], now)
 	if len(dirty)+len(indexes) == 0 {
 		return
@@ -516,6 +521,7 @@ func (r *reconciler) retry() {
 func (r *reconciler) close() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.closeUplinksLocked()
 	r.closeSFlowsLocked()
 	r.dropPortsLocked(slices.Collect(maps.Values(r.ports)))
 	for name, st := range r.bridges {

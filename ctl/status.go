@@ -66,7 +66,7 @@ func (d *Daemon) bridgeStatus(b *config.Bridge) (api.BridgeStatus, error) {
 	st.Flaps = d.flaps(b.Name)
 	for _, sp := range sb.Ports {
 		if p := r.ports[sp.Name]; p != nil && p.state != api.PortSelf {
-			st.Ports = append(st.Ports, portStatus(p, sp))
+			st.Ports = append(st.Ports, r.uplinkNotesLocked(p, portStatus(p, sp)))
 		}
 	}
 	// The local port first, as in the document: it is the bridge.
@@ -328,6 +328,7 @@ func (d *Daemon) warnings() []string {
 			all = append(all, fmt.Sprintf("version %d was not confirmed: the machine is back at version %d, but that could not be stored yet", v, p.Previous))
 		}
 	}
+	all = append(all, d.reconciler.uplinks.warning)
 	if n := d.reconciler.resyncs.Load(); n > 0 {
 		all = append(all, fmt.Sprintf("interface events were lost %d times since start; everything was looked at anew each time", n))
 	}

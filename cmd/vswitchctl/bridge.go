@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -12,9 +13,16 @@ import (
 
 // edit sends one change under this run's command line and prints what came of it.
 func (a *app) edit(cmd *cobra.Command, op config.Op) error {
+	return a.editAll(cmd, api.Edit{Ops: []config.Op{op}})
+}
+
+// editAll sends an edit of one operation, and prints what came of it.
+func (a *app) editAll(cmd *cobra.Command, e api.Edit) error {
 	c := a.client()
 	defer c.Close()
-	r, err := c.Edit(cmd.Context(), api.Edit{Ops: []config.Op{op}, Comment: a.line})
+	op := e.Ops[0]
+	e.Comment = a.line
+	r, err := c.Edit(cmd.Context(), e)
 	var refusal *api.Error
 	if errors.As(err, &refusal) {
 		// The daemon names the step as the API does; here it was typed otherwise.
@@ -25,7 +33,12 @@ func (a *app) edit(cmd *cobra.Command, op config.Op) error {
 	if err != nil {
 		return err
 	}
-	return a.done(r, nil)
+	return a.done(r, func() string {
+		if p := r.Confirm; p != nil && e.Confirm > 0 {
+			return fmt.Sprintf("goes back to version %d %s unless `vswitchctl confirm` comes\n", p.Previous, a.deadline(p.Deadline))
+		}
+		return ""
+	})
 }
 
 func (a *app) addBridge() *cobra.Command {

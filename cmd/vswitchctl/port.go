@@ -1,13 +1,17 @@
 package main
 
 import (
+	"fmt"
+
 	"github.com/spf13/cobra"
 
+	"vswitch/ctl/api"
 	"vswitch/ctl/config"
 )
 
 func (a *app) addPort() *cobra.Command {
-	var mayExist bool
+	var mayExist, take bool
+	var confirm string
 	cmd := &cobra.Command{
 		Use:        "add-port BR NAME [k=v…]",
 		SuggestFor: []string{"addif"},
@@ -17,6 +21,7 @@ does the port waits, which is said on stderr and is no failure. With type=vxlan,
 a tunnel to the host remote_ip=, and NAME is any.`,
 		Annotations: portOptionsHelp(),
 		Example: "  vswitchctl add-port br0 veth1 tag=10\n" +
+			"  vswitchctl add-port br0 eth1 --take-addresses --confirm 30s\n" +
 			"  vswitchctl add-port br0 vx2 type=vxlan remote_ip=192.0.2.2 key=10",
 		Args: between(2, -1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -24,11 +29,16 @@ a tunnel to the host remote_ip=, and NAME is any.`,
 			if err != nil {
 				return err
 			}
-			return a.edit(cmd, config.Op{Op: "add-port", Bridge: args[0], Port: args[1], Options: o, MayExist: mayExist})
+			if take {
+				o["take_addresses"] = "true"
+			}
+			return a.editConfirmed(cmd, confirm, config.Op{Op: "add-port", Bridge: args[0], Port: args[1], Options: o, MayExist: mayExist})
 		},
 		ValidArgsFunction: a.complete(a.bridges, interfaces, a.newPortOptions),
 	}
 	cmd.Flags().BoolVar(&mayExist, "may-exist", false, "no error when it is a port of BR already: set the options instead")
+	cmd.Flags().BoolVar(&take, "take-addresses", false, "its addresses and routes are the local port's while it is a port: take_addresses=true")
+	confirmFlag(cmd, &confirm)
 	return cmd
 }
 
@@ -55,7 +65,8 @@ func (a *app) delPort() *cobra.Command {
 }
 
 func (a *app) setPort() *cobra.Command {
-	return &cobra.Command{
+	var confirm string
+	cmd := &cobra.Command{
 		Use:         "set-port NAME k=v…",
 		SuggestFor:  []string{"set"},
 		Short:       "Set options of a port",
@@ -68,10 +79,29 @@ func (a *app) setPort() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.edit(cmd, config.Op{Op: "set-port", Port: args[0], Options: o})
+			return a.editConfirmed(cmd, confirm, config.Op{Op: "set-port", Port: args[0], Options: o})
 		},
 		ValidArgsFunction: a.complete(a.allPorts, a.oldPortOptions),
 	}
+	confirmFlag(cmd, &confirm)
+	return cmd
+}
+
+func confirmFlag(cmd *cobra.Command, to *string) {
+	cmd.Flags().StringVar(to, "confirm", "", "go back after `TIME` unless confirmed, such as 30s: for when the change may cut you off")
+}
+
+// editConfirmed is edit, of a change that goes back unless `vswitchctl confirm` comes; confirm is
+// empty for one that stays.
+func (a *app) editConfirmed(cmd *cobra.Command, confirm string, op config.Op) error {
+	if !cmd.Flags().Changed("confirm") {
+		return a.edit(cmd, op)
+	}
+	wait, err := api.ParseConfirm(confirm)
+	if err != nil {
+		return &usageError{fmt.Sprintf("--confirm %q: a time from 1s to 24h is wanted, such as 30s", confirm), cmd}
+	}
+	return a.editAll(cmd, api.Edit{Ops: []config.Op{op}, Confirm: wait.Seconds()})
 }
 
 func (a *app) listPorts() *cobra.Command {

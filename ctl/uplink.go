@@ -1,0 +1,470 @@
+package ctl
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"vswitch/ctl/api"
+	"vswitch/ctl/config"
+	"vswitch/ports"
+	vswitch "vswitch/switch"
+)
+
+// A NIC as uplink: with take_addresses its addresses and routes are the bridge's local
+// port's while it is a port, and the local port has its MAC address, so that neighbours
+// need not learn anything new.
+//
+//	before   host ── eth1 192.0.2.5                 after   host ── br0 192.0.2.5
+//	                  │                                             │ (eth1's MAC)
+//	                 LAN                                     eth1 ──┴── containers
+//	                                                          │
+//	                                                         LAN
+//
+// They come back when the port goes: because it is removed, because nobody confirmed it,
+// because the daemon ends. After kill -9 the next start has them from a file; after a reboot
+// the distribution has set the NIC up again, and that counts.
+
+// uplinks are the ports that this is about. The reconciler's lock guards it.
+type uplinks struct {
+	path    string // of the file; "": nowhere
+	boot    string
+	warning string // what was wrong with the file
+	log     *slog.Logger
+	ports   map[string]*uplinkPort   // those with take_addresses or macnat
+	records map[string]*uplinkRecord // what moved, by port
+}
+
+// uplinkPort is one of them.
+type uplinkPort struct {
+	due    time.Time      // when to look at addresses again; zero: when something happens
+	device vswitch.Device // that was told of the host's addresses
+	local  int            // index of the local port that has what moved; 0: none has
+	nic    int            // index of the interface that it came from
+}
+
+const (
+	// uplinkSettle is how long addresses that somebody gives to the NIC later may lie there: a
+	// DHCP client adds its routes after them.
+	uplinkSettle = time.Second
+	uplinkAgain  = 10 * time.Second // after a later move failed
+)
+
+// open reads what an earlier run left.
+func (u *uplinks) open(stateDir string, log *slog.Logger) {
+	u.path, u.log, u.boot = filepath.Join(stateDir, uplinkFile), log, bootID()
+	u.records = map[string]*uplinkRecord{}
+	all, err := readUplinks(u.path)
+	if err != nil {
+		u.warning = fmt.Sprintf("the addresses that ports took could not be read, and are not given back: %s: %v (kept as %s.bad)", u.path, err, uplinkFile)
+		log.Warn(u.warning)
+		_ = os.Rename(u.path, u.path+".bad")
+	}
+	for i := range all {
+		u.records[all[i].Port] = &all[i]
+	}
+}
+
+// store writes the records.
+func (u *uplinks) store() error {
+	var all []uplinkRecord
+	for _, name := range slices.Sorted(maps.Keys(u.records)) {
+		if rec := u.records[name]; len(rec.Addresses) > 0 {
+			all = append(all, *rec)
+		}
+	}
+	err := writeUplinks(u.path, all)
+	if err != nil {
+		return fmt.Errorf("remember the addresses in %s: %w", u.path, err)
+	}
+	return nil
+}
+
+// storeLater is store where nothing depends on it.
+func (u *uplinks) storeLater() {
+	if err := u.store(); err != nil {
+		u.log.Warn("uplinks", "err", err)
+	}
+}
+
+// macOf is the MAC address that a local port has from its uplink, or nil.
+func (u *uplinks) macOf(bridge string) net.HardwareAddr {
+	for _, rec := range u.records {
+		if rec.Bridge == bridge {
+			return rec.mac()
+		}
+	}
+	return nil
+}
+
+func takesAddresses(p config.Port) bool { return p.Options["take_addresses"] == "true" }
+
+// uplinksLeaveLocked gives back what moved from ports that no longer want it, before they go.
+func (r *reconciler) uplinksLeaveLocked(want map[string]wantedPort) {
+	u := &r.uplinks
+	was := u.ports
+	u.ports = map[string]*uplinkPort{}
+	for name, w := range want {
+		if takesAddresses(w.port) || w.port.Options["macnat"] == "true" {
+			if u.ports[name] = was[name]; was[name] == nil {
+				u.ports[name] = &uplinkPort{}
+			}
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(u.records)) {
+		rec := u.records[name]
+		if w, ok := want[name]; !ok || w.bridge != rec.Bridge || !takesAddresses(w.port) {
+			r.giveBackLocked(rec)
+		}
+	}
+}
+
+// closeUplinksLocked gives everything back, because the daemon ends.
+func (r *reconciler) closeUplinksLocked() {
+	for _, name := range slices.Sorted(maps.Keys(r.uplinks.records)) {
+		r.giveBackLocked(r.uplinks.records[name])
+	}
+}
+
+// uplinkEventsLocked notes that addresses of interfaces changed, or that nobody knows whose.
+func (r *reconciler) uplinkEventsLocked(indexes map[int]bool, all bool, now time.Time) {
+	for name, x := range r.uplinks.ports {
+		p := r.ports[name]
+		if p == nil || !x.due.IsZero() {
+			continue
+		}
+		local := r.ports[p.bridge]
+		if all || indexes[p.link.Index] || local != nil && indexes[local.link.Index] {
+			x.due = now.Add(uplinkSettle)
+		}
+	}
+}
+
+// uplinksLocked moves what is to be moved.
+func (r *reconciler) uplinksLocked(now time.Time) {
+	for _, name := range slices.Sorted(maps.Keys(r.uplinks.ports)) {
+		x, p := r.uplinks.ports[name], r.ports[name]
+		if p == nil || p.device == nil {
+			continue
+		}
+		local := r.ports[p.bridge]
+		if local == nil || local.device == nil || local.link.Index == 0 {
+			continue
+		}
+		fresh := x.device != p.device || x.local != local.link.Index || x.nic != p.link.Index
+		rec := r.uplinks.records[name]
+		changed := rec != nil && (!local.link.Up || rec.MAC != p.link.MAC.String())
+		if !fresh && !changed && (x.due.IsZero() || now.Before(x.due)) {
+			continue
+		}
+		x.due = time.Time{}
+		if takesAddresses(p.port) {
+			if err := r.takeLocked(p, local, x, now); err != nil {
+				err = fmt.Errorf("move the addresses of %s to %s: %w", name, p.bridge, err)
+				if x.local != 0 {
+					r.log.Warn("uplink", "err", err)
+					x.due = now.Add(uplinkAgain)
+					continue
+				}
+				// Cut off from the host's stack, with its addresses, it would cut the host off.
+				r.detachLocked(p)
+				r.fail(p, now, err)
+				continue
+			}
+		}
+		r.pinLocked(p, local)
+		x.device, x.local, x.nic = p.device, local.link.Index, p.link.Index
+	}
+}
+
+// takeLocked moves the addresses and routes of p's interface to the local port, and those
+// that an earlier local port had.
+func (r *reconciler) takeLocked(p, local *portState, x *uplinkPort, now time.Time) error {
+	u := &r.uplinks
+	nic, to := end{p.link.Index, p.port.Name}, end{local.link.Index, local.port.Name}
+	addresses, err := addressesOn(nic.index)
+	if err != nil {
+		return err
+	}
+	routes, err := routesBy(nic.index, addresses)
+	if err != nil {
+		return err
+	}
+	old := u.records[p.port.Name]
+	rec := &uplinkRecord{Port: p.port.Name, Bridge: p.bridge, Index: nic.index, MAC: p.link.MAC.String(), Boot: u.boot, Time: now, Addresses: slices.Clone(addresses), Routes: slices.Clone(routes)}
+	var lost uplinkRecord                                               // what no interface has any more
+	here := old != nil && (x.local == to.index || u.has(to.index, old)) // the local port has what moved before
+	if old != nil && old.Boot == u.boot {
+		kept := r.stillLocked(old, to.index, here, now)
+		for _, a := range kept.Addresses {
+			if !slices.ContainsFunc(addresses, func(b hostAddress) bool {
+				return a.Prefix == b.Prefix || !here && a.Prefix.Addr().Is4() == b.Prefix.Addr().Is4()
+			}) {
+				rec.Addresses = append(rec.Addresses, a)
+				lost.Addresses = append(lost.Addresses, a)
+			}
+		}
+		for _, g := range kept.Routes {
+			if !slices.ContainsFunc(routes, func(h hostRoute) bool {
+				return g.Text == h.Text || !here && g.Words[0] == h.Words[0]
+			}) {
+				rec.Routes = append(rec.Routes, g)
+				lost.Routes = append(lost.Routes, g)
+			}
+		}
+	}
+	u.records[p.port.Name] = rec
+	fail := func(err error) error {
+		delete(u.records, p.port.Name)
+		if old != nil {
+			u.records[p.port.Name] = old
+		}
+		u.storeLater()
+		return err
+	}
+	if !here || rec.differs(old) {
+		if err := u.store(); err != nil {
+			return fail(err)
+		}
+	}
+	was := local.link.Up
+	if err := r.readyLocked(local, p, len(rec.Addresses) > 0); err != nil {
+		return fail(err)
+	}
+	if err := move(nic, to, addresses, routes); err != nil {
+		return fail(err)
+	}
+	if !here || !was || !u.has(to.index, rec) {
+		// Of what was remembered, as much as can be.
+		for i := range lost.Addresses {
+			if err := lost.Addresses[i].add(to.index, to.name, nic.name); err != nil {
+				r.log.Warn("uplink: a remembered address is not back", "err", err)
+			}
+		}
+		for i := range lost.Routes {
+			if err := lost.Routes[i].set(old.Index, to.index); err != nil {
+				r.log.Warn("uplink: a remembered route is not back", "err", err)
+			}
+		}
+		for i := range lost.Addresses {
+			lost.Addresses[i].settle(to.index, to.name, nic.name)
+		}
+	}
+	if len(addresses) > 0 || len(lost.Addresses) > 0 && !here {
+		msg := fmt.Sprintf("addresses of %s are at %s: %s", nic.name, to.name, rec.list())
+		r.log.Info(msg)
+		r.tell(api.Event{Kind: "port-up", Bridge: p.bridge, Port: p.port.Name, Message: msg})
+	}
+	return nil
+}
+
+// has reports whether an interface has all of a record's addresses.
+func (u *uplinks) has(index int, rec *uplinkRecord) bool {
+	there, err := addressesOn(index)
+	return err == nil && !slices.ContainsFunc(rec.Addresses, func(a hostAddress) bool {
+		return !slices.ContainsFunc(there, func(b hostAddress) bool { return a.Prefix == b.Prefix })
+	})
+}
+
+// stillLocked is a record as it is now: with the lifetimes that the local port says, where it has
+// what moved, and else with those that are left.
+func (r *reconciler) stillLocked(rec *uplinkRecord, local int, here bool, now time.Time) uplinkRecord {
+	var there []hostAddress
+	if here && local != 0 {
+		there, _ = addressesOn(local)
+	}
+	still := *rec
+	still.Addresses, still.Routes = nil, nil
+	for _, a := range rec.Addresses {
+		if i := slices.IndexFunc(there, func(b hostAddress) bool { return a.Prefix == b.Prefix }); i >= 0 {
+			a.Preferred, a.Valid = there[i].Preferred, there[i].Valid
+			still.Addresses = append(still.Addresses, a)
+		} else if a, ok := a.after(now.Sub(rec.Time)); ok {
+			still.Addresses = append(still.Addresses, a)
+		}
+	}
+	for _, g := range rec.Routes {
+		if gone := now.Sub(rec.Time); g.Expires == 0 {
+			still.Routes = append(still.Routes, g)
+		} else if s := uint32(min(max(gone, 0)/time.Second, forever)); s < g.Expires {
+			g.Expires -= s
+			still.Routes = append(still.Routes, g)
+		}
+	}
+	return still
+}
+
+// readyLocked makes the local port ready for the addresses of an interface.
+func (r *reconciler) readyLocked(local, p *portState, needed bool) error {
+	if mac := r.mac(local.port); mac.String() != local.link.MAC.String() {
+		if err := ports.SetMAC(local.link.Index, mac); err != nil {
+			return fmt.Errorf("give %s the MAC address %s: %w", local.port.Name, mac, err)
+		}
+	}
+	for _, name := range []string{"disable_ipv6", "accept_ra"} {
+		const conf = "/proc/sys/net/ipv6/conf/"
+		was, err := os.ReadFile(conf + p.port.Name + "/" + name)
+		if err == nil && needed {
+			_ = os.WriteFile(conf+local.port.Name+"/"+name, was, 0o644)
+		}
+	}
+	if needed && !local.link.Up {
+		if err := ports.Raise(local.link.Index); err != nil {
+			return fmt.Errorf("bring %s up: %w", local.port.Name, err)
+		}
+	}
+	if err := r.look(local); err != nil {
+		return err
+	}
+	r.refreshLocked(local, time.Now())
+	return nil
+}
+
+// giveBackLocked moves what a port took back to its interface, as far as it can be, and
+// forgets it.
+func (r *reconciler) giveBackLocked(rec *uplinkRecord) {
+	u := &r.uplinks
+	now := time.Now()
+	local, _, _ := ports.LinkByName(rec.Bridge)
+	p := r.ports[rec.Bridge]
+	if p == nil || p.device == nil || p.link.Index != local.Index {
+		local = ports.Link{} // somebody else's, or gone
+	}
+	still := r.stillLocked(rec, local.Index, local.Index != 0, now)
+	delete(u.records, rec.Port)
+	defer u.storeLater()
+	nic, exists, err := ports.LinkByName(rec.Port)
+	if rec.Boot != u.boot || len(still.Addresses) == 0 {
+		return
+	}
+	var failed []error
+	if err == nil && !exists {
+		err = fmt.Errorf("interface %s does not exist", rec.Port)
+	}
+	failed = append(failed, err)
+	to, from := end{nic.Index, rec.Port}, end{local.Index, rec.Bridge}
+	if local.Index == 0 {
+		// The NIC may have got others meanwhile, and those win.
+		there, err := addressesOn(to.index)
+		failed = append(failed, err)
+		have := func(v4 bool) bool {
+			return slices.ContainsFunc(there, func(b hostAddress) bool { return b.Prefix.Addr().Is4() == v4 })
+		}
+		still.Addresses = slices.DeleteFunc(still.Addresses, func(a hostAddress) bool { return have(a.Prefix.Addr().Is4()) })
+		still.Routes = slices.DeleteFunc(still.Routes, func(g hostRoute) bool { return have(g.isIPv4()) })
+	}
+	if exists {
+		if !nic.Up {
+			failed = append(failed, ports.Raise(nic.Index))
+		}
+		for i := range still.Addresses {
+			failed = append(failed, still.Addresses[i].add(to.index, to.name, rec.Port))
+		}
+		for i := range still.Routes {
+			failed = append(failed, still.Routes[i].set(rec.Index, to.index))
+		}
+	}
+	if from.index != 0 {
+		for _, a := range slices.Backward(still.Addresses) {
+			failed = append(failed, a.remove(from.index, from.name))
+		}
+	}
+	for i := range still.Addresses {
+		if exists {
+			still.Addresses[i].settle(to.index, to.name, rec.Port)
+		}
+	}
+	if err := errors.Join(failed...); err != nil {
+		r.log.Warn("not all addresses could be given back", "port", rec.Port, "err", err)
+	} else {
+		r.log.Info("addresses are back", "port", rec.Port, "addresses", still.list())
+	}
+}
+
+// pinLocked tells a port with macnat which addresses are the host's.
+func (r *reconciler) pinLocked(p, local *portState) {
+	d, ok := p.device.(*ports.Packet)
+	if !ok || p.port.Options["macnat"] != "true" {
+		return
+	}
+	addresses, err := addressesOn(local.link.Index)
+	if err != nil {
+		r.log.Warn("macnat does not know the host's addresses", "port", p.port.Name, "err", err)
+		return
+	}
+	vlan := 0
+	if local.port.Options.IsSet("tag") && local.port.Options["tag"] != p.port.Options["tag"] {
+		vlan = local.port.Options.Int("tag")
+	}
+	var host []ports.HostAddress
+	for _, a := range addresses {
+		host = append(host, ports.HostAddress{Addr: a.Prefix.Addr(), VLAN: uint16(vlan), MAC: local.link.MAC})
+	}
+	d.SetMACNAT(p.link.MAC, host)
+}
+
+// differs reports whether there is something new to write down.
+func (rec *uplinkRecord) differs(old *uplinkRecord) bool {
+	if len(rec.Addresses) != len(old.Addresses) || len(rec.Routes) != len(old.Routes) || rec.Bridge != old.Bridge {
+		return true
+	}
+	const noise = 5 // seconds
+	ends := func(rec *uplinkRecord, a hostAddress) int64 {
+		if a.Valid == forever {
+			return 1 << 62
+		}
+		return rec.Time.Unix() + int64(a.Valid)
+	}
+	for _, a := range rec.Addresses {
+		i := slices.IndexFunc(old.Addresses, func(b hostAddress) bool { return a.Prefix == b.Prefix })
+		if i < 0 {
+			return true
+		}
+		if d := ends(rec, a) - ends(old, old.Addresses[i]); d > noise || d < -noise {
+			return true
+		}
+	}
+	for _, g := range rec.Routes {
+		if !slices.ContainsFunc(old.Routes, func(h hostRoute) bool { return g.Text == h.Text }) {
+			return true
+		}
+	}
+	return false
+}
+
+// list is a record's addresses for people.
+func (rec *uplinkRecord) list() string {
+	var all []string
+	for _, a := range rec.Addresses {
+		all = append(all, a.Prefix.String())
+	}
+	return strings.Join(all, ", ")
+}
+
+// uplinkNotesLocked adds to a port's status where its addresses are, and what macnat did.
+func (r *reconciler) uplinkNotesLocked(p *portState, st api.PortStatus) api.PortStatus {
+	var notes []string
+	if takesAddresses(p.port) && p.device != nil {
+		rec := r.uplinks.records[p.port.Name]
+		switch {
+		case rec == nil || len(rec.Addresses) == 0:
+			notes = append(notes, fmt.Sprintf("it has no addresses to take; what it gets moves to %s", p.bridge))
+		default:
+			notes = append(notes, fmt.Sprintf("its addresses are at %s: %s", p.bridge, rec.list()))
+		}
+	}
+	if d, ok := p.device.(*ports.Packet); ok {
+		notes = append(notes, natNotes(d)...)
+	}
+	if len(notes) > 0 {
+		st.Notes = append(slices.Clone(st.Notes), notes...)
+	}
+	return st
+}

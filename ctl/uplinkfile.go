@@ -1,0 +1,146 @@
+package ctl
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// uplinkRecord is what moved from a port's interface to the local port. It is on the disk
+// before it moves: a local port goes with the daemon, however it goes, and its addresses
+// with it.
+type uplinkRecord struct {
+	Port      string        `json:"port"`
+	Bridge    string        `json:"bridge"`
+	Index     int           `json:"index"` // the interface's, by which the routes' words go
+	MAC       string        `json:"mac"`   // the interface's
+	Boot      string        `json:"boot"`  // of the kernel: after another, the distribution has the say
+	Time      time.Time     `json:"time"`  // when lifetimes were as they are written here
+	Addresses []hostAddress `json:"addresses"`
+	Routes    []hostRoute   `json:"routes"`
+}
+
+// uplinkFile is the file of them, in the state directory.
+const uplinkFile = "uplinks.json"
+
+// Bounds of what is believed of it.
+const (
+	maxUplinkFile = 4 << 20 // bytes
+	maxUplinks    = 256
+	maxUplinkWhat = 4096 // addresses of one, and routes
+)
+
+func (rec *uplinkRecord) mac() net.HardwareAddr {
+	m, err := net.ParseMAC(rec.MAC)
+	if err != nil || len(m) != 6 {
+		return nil
+	}
+	return m
+}
+
+// readUplinks reads the file; that there is none is no error.
+func readUplinks(path string) ([]uplinkRecord, error) {
+	f, err := os.Open(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxUplinkFile+1))
+	if err != nil {
+		return nil, err
+	}
+	return parseUplinks(b)
+}
+
+func parseUplinks(b []byte) ([]uplinkRecord, error) {
+	if len(b) > maxUplinkFile {
+		return nil, fmt.Errorf("longer than %d bytes", maxUplinkFile)
+	}
+	var all []uplinkRecord
+	if err := json.Unmarshal(b, &all); err != nil {
+		return nil, err
+	}
+	if len(all) > maxUplinks {
+		return nil, fmt.Errorf("%d uplinks; %d is the most", len(all), maxUplinks)
+	}
+	for i := range all {
+		rec := &all[i]
+		if !nameable(rec.Port) || !nameable(rec.Bridge) || len(rec.Addresses) > maxUplinkWhat || len(rec.Routes) > maxUplinkWhat {
+			return nil, fmt.Errorf("uplink %d: its names or numbers make no sense", i+1)
+		}
+		for j := range rec.Addresses {
+			a := &rec.Addresses[j]
+			read, ok := readAddress(a.Words)
+			if !ok {
+				return nil, fmt.Errorf("uplink %s: address %d cannot be read", rec.Port, j+1)
+			}
+			a.Prefix = read.Prefix
+		}
+		for j := range rec.Routes {
+			if _, ok := readRoute(rec.Routes[j].Words); !ok {
+				return nil, fmt.Errorf("uplink %s: route %d cannot be read", rec.Port, j+1)
+			}
+		}
+	}
+	return all, nil
+}
+
+// writeUplinks returns when the file is on the disk. Without records there is none.
+func writeUplinks(path string, all []uplinkRecord) error {
+	if len(all) == 0 {
+		err := os.Remove(path)
+		if errors.Is(err, os.ErrNotExist) {
+			return nil
+		}
+		return errors.Join(err, syncDirectory(path))
+	}
+	b, err := json.MarshalIndent(all, "", "  ")
+	if err != nil {
+		return err
+	}
+	f, err := os.OpenFile(path+".tmp", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err := errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(path+".tmp", path); err != nil {
+		return err
+	}
+	return syncDirectory(path)
+}
+
+func syncDirectory(path string) error {
+	d, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// bootID tells one run of the kernel from another.
+func bootID() string {
+	b, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	return strings.TrimSpace(string(b))
+}
+
+// nameable reports whether an interface can have the name.
+func nameable(s string) bool {
+	return len(s) > 0 && len(s) < unix.IFNAMSIZ && !strings.ContainsAny(s, "/ \t\n\x00")
+}
