@@ -8,6 +8,7 @@ import (
 
 	"vswitch/ctl/api"
 	"vswitch/ctl/config"
+	"vswitch/plug/docker"
 	"vswitch/plug/held"
 )
 
@@ -88,7 +89,7 @@ func (d *Daemon) attachment(q api.Attachment) (held.Item, error) {
 	}
 	const maxKey = 512
 	switch {
-	case q.Owner == "" || q.Owner == dockerOwner || len(q.Owner) > 32:
+	case q.Owner == "" || q.Owner == docker.Owner || len(q.Owner) > 32:
 		return held.Item{}, bad("owner", q.Owner, "%q is not a runtime that attaches: want its name, such as cni", q.Owner)
 	case q.Key == "" || len(q.Key) > maxKey:
 		return held.Item{}, bad("key", q.Key, "want 1 to %d bytes", maxKey)
@@ -134,7 +135,7 @@ func (d *Daemon) attached(i held.Item) (api.Attached, error) {
 
 // Detach is described at api.PlugService.
 func (d *Daemon) Detach(_ context.Context, owner, key string) error {
-	if owner == dockerOwner {
+	if owner == docker.Owner {
 		return &api.Error{Status: 400, Field: "owner", Value: owner, Message: "owner: what Docker asked for goes with docker network rm and disconnect"}
 	}
 	if _, ok := d.plugs.held.Get(owner, key); !ok {
@@ -152,7 +153,7 @@ func (d *Daemon) Detach(_ context.Context, owner, key string) error {
 func (d *Daemon) Attachments(_ context.Context, owner string) ([]api.Attached, error) {
 	var all []api.Attached
 	for _, i := range d.plugs.held.List(owner) {
-		if i.Owner == dockerOwner || len(i.Ports) == 0 {
+		if i.Owner == docker.Owner || len(i.Ports) == 0 {
 			continue
 		}
 		a, err := d.attached(i)
@@ -167,7 +168,7 @@ func (d *Daemon) Attachments(_ context.Context, owner string) ([]api.Attached, e
 // CollectAttachments is described at api.PlugService.
 func (d *Daemon) CollectAttachments(_ context.Context, q api.Collect) (api.Collected, error) {
 	res := api.Collected{Keys: []string{}}
-	if q.Owner == "" || q.Owner == dockerOwner {
+	if q.Owner == "" || q.Owner == docker.Owner {
 		return res, &api.Error{Status: 400, Field: "owner", Value: q.Owner, Message: fmt.Sprintf("owner: %q has no attachments to collect", q.Owner)}
 	}
 	for _, i := range d.plugs.held.List(q.Owner) {
@@ -185,6 +186,3 @@ func (d *Daemon) CollectAttachments(_ context.Context, q api.Collect) (api.Colle
 	d.plugs.gateways.kick()
 	return res, nil
 }
-
-// dockerOwner is whose items Docker's driver holds; see package plug/docker.
-const dockerOwner = "docker"

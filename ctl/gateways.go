@@ -12,6 +12,7 @@ import (
 
 	"vswitch/ctl/api"
 	"vswitch/ctl/config"
+	"vswitch/plug/docker"
 	dnsnames "vswitch/plug/names"
 	"vswitch/plug/nat"
 )
@@ -168,13 +169,16 @@ func (g *gateways) close() {
 func (d *Daemon) gatewayState() gatewayState {
 	var s gatewayState
 	doc := d.current()
+	internal := docker.Internal(d.plugs.held.List(docker.Owner))
 	for i := range doc.Bridges {
 		b := &doc.Bridges[i]
 		for _, p := range append([]config.Port{b.Local()}, b.Ports...) {
 			if o := p.Object(); o != config.LocalPort && o != config.InternalPort {
 				continue
 			}
-			if gw, ok := gatewayOf(p); ok && (gw.Masquerade || d.publishes(b)) {
+			gw, ok := gatewayOf(p)
+			gw.Internal = slices.Contains(internal, p.Name)
+			if ok && (gw.Masquerade || gw.Internal || d.publishes(b)) {
 				s.gateways = append(s.gateways, gw)
 			}
 		}

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -35,16 +36,17 @@ type PlugOptions struct {
 // plugs is what the daemon has to do with containers. What is kept of it stands in one
 // file, apart from the document: leases, who was there once, what runtimes asked for.
 type plugs struct {
-	o        PlugOptions
-	db       *bbolt.DB
-	remove   func() // takes db's file away where it holds for this run only
-	leases   *ipam.Store
-	held     *held.Store
-	runtimes *runtimes.Runtimes
-	keeper   *plug.Keeper
-	gateways *gateways
-	alias    func(port string) string
-	misfits  map[held.Misfit]bool // that were told; guarded by reconciler.mu
+	o         PlugOptions
+	db        *bbolt.DB
+	remove    func() // takes db's file away where it holds for this run only
+	leases    *ipam.Store
+	held      *held.Store
+	runtimes  *runtimes.Runtimes
+	keeper    *plug.Keeper
+	gateways  *gateways
+	alias     func(port string) string
+	dockerErr atomic.Pointer[string]
+	misfits   map[held.Misfit]bool // that were told; guarded by reconciler.mu
 }
 
 // openPlugs opens what is kept. It makes nothing yet.
@@ -122,7 +124,8 @@ func (d *Daemon) runPlugs(ctx context.Context) {
 	d.running.Go(func() { p.keeper.Run(ctx) })                                       // these end
 	d.running.Go(func() { p.runtimes.Watch(ctx, p.keeper.Wanted, p.keeper.LookAt) }) // with ctx
 	d.running.Go(func() { p.gateways.run(ctx) })                                     //
-	d.running.Go(func() { d.watchMTU(ctx) })                                         //
+	d.runDocker(ctx)
+	d.running.Go(func() { d.watchMTU(ctx) }) //
 	p.keeper.Collect(func(l ipam.Lease) bool { return !leaseOfPlug(l.Owner) })
 }
 

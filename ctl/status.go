@@ -333,5 +333,6 @@ func (d *Daemon) warnings() []string {
 		all = append(all, fmt.Sprintf("interface events were lost %d times since start; everything was looked at anew each time", n))
 	}
 	all = append(all, d.plugs.gateways.warnings()...)
+	all = append(all, d.plugs.dockerWarning())
 	return slices.DeleteFunc(all, func(s string) bool { return strings.TrimSpace(s) == "" })
 }
