@@ -184,7 +184,7 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
-// A file that may not grow is an error of each call, and changes nothing.
+// A file that cannot be written is an error of each call, and changes nothing.
 func TestWriteFails(t *testing.T) {
 	s, db := open(t)
 	p := pool("br0", "10.0.0.0/29")

@@ -76,8 +76,14 @@ func (x *site) resolvers(list ...string) {
 // upstream answers at an address of up. What it is asked is counted.
 func (x *site) upstream(at string, answer func(q *dns.Msg, tcp bool) *dns.Msg) *atomic.Int32 {
 	x.t.Helper()
+	return x.resolver(x.up, at, func(q *dns.Msg, tcp bool, _ net.Addr) *dns.Msg { return answer(q, tcp) })
+}
+
+// resolver answers at an address of a host.
+func (x *site) resolver(h *lab.Host, at string, answer func(q *dns.Msg, tcp bool, from net.Addr) *dns.Msg) *atomic.Int32 {
+	x.t.Helper()
 	var asked atomic.Int32
-	err := x.up.Do(func() error {
+	err := h.Do(func() error {
 		pc, err := net.ListenPacket("udp", at+":53")
 		if err != nil {
 			return err
@@ -91,7 +97,7 @@ func (x *site) upstream(at string, answer func(q *dns.Msg, tcp bool) *dns.Msg) *
 			srv.UDPSize = dns.MaxMsgSize
 			srv.Handler = dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
 				asked.Add(1)
-				if m := answer(q, tcp); m != nil {
+				if m := answer(q, tcp, w.RemoteAddr()); m != nil {
 					w.WriteMsg(m)
 				}
 			})
@@ -422,6 +428,58 @@ func TestLabResolversFail(t *testing.T) {
 	x.want(x.c, "udp", "10.0.0.1", "loop.example.", dns.TypeA, "SERVFAIL")
 	os.Remove(x.conf)
 	x.want(x.c, "tcp", "10.0.0.1", "loop.example.", dns.TypeA, "SERVFAIL")
+	// Close does not wait for who does not answer.
+	x.resolvers("192.0.2.53")
+	var asker sync.WaitGroup
+	asker.Go(func() { ask(x.c, "tcp", "10.0.0.1", question("mute.example.", dns.TypeA), limit) })
+	lab.Eventually(t, limit, func() error {
+		x.s.bounds.mu.Lock()
+		defer x.s.bounds.mu.Unlock()
+		if x.s.bounds.allForwards == 0 {
+			return errors.New("nothing is forwarded")
+		}
+		return nil
+	})
+	start = time.Now()
+	x.s.Close()
+	if took := time.Since(start); took > 800*time.Millisecond {
+		t.Error("closed after", took)
+	}
+	asker.Wait()
+}
+
+// systemd-resolved listens at 127.0.0.53 of the host, where no container could ask it. Who
+// wants to forge its answers has to guess the ID and the port of each question (RFC 5452).
+func TestLabAsksAsTheHost(t *testing.T) {
+	x := newSite(t)
+	var mu sync.Mutex
+	ids, ports := map[uint16]bool{}, map[string]bool{}
+	x.resolver(x.gw, "127.0.0.53", func(q *dns.Msg, tcp bool, from net.Addr) *dns.Msg {
+		mu.Lock()
+		defer mu.Unlock()
+		ids[q.Id], ports[from.String()] = true, true
+		return found("203.0.113.7")(q, tcp)
+	})
+	x.resolvers("127.0.0.53")
+	x.s.Set([]View{testView})
+	q := question("example.com.", dns.TypeA)
+	for range 40 {
+		if m, err := ask(x.c, "udp", "fd00::1", q, limit); err != nil || said(m) != "NOERROR 203.0.113.7" {
+			t.Fatal(err, m)
+		}
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if len(ids) < 35 || len(ports) < 35 {
+		t.Errorf("%d IDs and %d ports for 40 questions", len(ids), len(ports))
+	}
+	// An address that goes and comes back, as that of a bridge that is made again.
+	for range 2 {
+		x.gw.MustExec("ip", "addr", "del", "10.0.0.1/24", "dev", "br0")
+		x.gw.MustExec("ip", "addr", "add", "10.0.0.1/24", "dev", "br0")
+		x.want(x.c, "udp", "10.0.0.1", "web.", dns.TypeA, "NOERROR 10.0.0.5")
+		x.want(x.c, "tcp", "10.0.0.1", "web.", dns.TypeA, "NOERROR 10.0.0.5")
+	}
 }
 
 // Questions that wait do not keep others out, and there are never too many.

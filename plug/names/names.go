@@ -49,8 +49,8 @@ import (
 // Bounds of the server.
 const (
 	maxQuestion  = 4096             // bytes of a question, with its EDNS0 options
-	maxForwards  = 256              // questions that wait for the host's resolvers at once
-	maxPerClient = 32               // of those, from one address
+	maxForwards  = 512              // questions that wait for the host's resolvers at once
+	maxPerClient = 64               // of those, from one address
 	maxConns     = 128              // TCP connections at once
 	maxPerPeer   = 8                // of those, from one address
 	idleLimit    = 10 * time.Second // of a TCP connection between questions, and for an answer to be taken

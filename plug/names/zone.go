@@ -44,15 +44,15 @@ func newZone(v View) *zone {
 	}
 	for _, r := range v.Records {
 		for i, label := range r.Names {
-			label = strings.ToLower(label)
-			full := label + z.suffix
-			if _, ok := dns.IsDomainName(full); !ok || label == "" {
+			full, ok := canonical(label + z.suffix)
+			if !ok || label == "" {
 				continue
 			}
-			n := z.names[label+"."]
+			short := strings.TrimSuffix(full, z.suffix) + "."
+			n := z.names[short]
 			if n == nil {
 				n = &name{}
-				z.names[label+"."], z.names[full] = n, n
+				z.names[short], z.names[full] = n, n
 			}
 			for _, a := range r.Addrs {
 				a = a.Unmap().WithZone("")
@@ -63,7 +63,7 @@ func newZone(v View) *zone {
 					n.v6 = append(n.v6, a)
 				}
 				if i == 0 && z.first[a] == "" {
-					z.first[a] = label + "."
+					z.first[a] = short
 				}
 			}
 		}
@@ -80,6 +80,17 @@ func newZone(v View) *zone {
 		z.names[apex] = &name{}
 	}
 	return z
+}
+
+// canonical spells a name as it comes out of a packet, in lower case: a container may be
+// called a@b, which is a\@b there. ok is false for what is no name.
+func canonical(name string) (string, bool) {
+	var wire [255]byte
+	if _, err := dns.PackDomainName(name, wire[:], 0, nil, false); err != nil {
+		return "", false
+	}
+	spelt, _, err := dns.UnpackDomainName(wire[:], 0)
+	return strings.ToLower(spelt), err == nil
 }
 
 // maybeTLD says whether a bridge is called as a domain of the Internet may be: those have

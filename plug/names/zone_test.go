@@ -32,6 +32,8 @@ var testView = View{
 		{Names: []string{"many"}, Addrs: addrs("10.0.0.12")},
 		{Names: []string{"many", "my_name"}, Addrs: addrs("10.0.0.13")},
 		{Names: []string{"none"}},
+		{Names: []string{"a@b", "web.1"}, Addrs: addrs("10.0.0.15")},
+		{Names: []string{strings.Repeat("long.", 60)}, Addrs: addrs("10.0.0.14")},
 		{Names: []string{"", strings.Repeat("x", 64)}, Addrs: addrs("10.0.0.14")},
 	},
 }
@@ -82,6 +84,10 @@ func TestJudge(t *testing.T) {
 		{"none.", dns.TypeA, "NOERROR"},
 		{"many.", dns.TypeA, "NOERROR 10.0.0.11 10.0.0.12 10.0.0.13"},
 		{"my_name.", dns.TypeA, "NOERROR 10.0.0.13"},
+		{"a@b.", dns.TypeA, "NOERROR 10.0.0.15"},
+		{"a@b.br0.", dns.TypeA, "NOERROR 10.0.0.15"},
+		{"web.1.", dns.TypeA, "NOERROR 10.0.0.15"},
+		{"web.1.br0.", dns.TypeA, "NOERROR 10.0.0.15"},
 		{"br0.", dns.TypeA, "NOERROR"},
 		{"br0.", dns.TypeSOA, "NOERROR"},
 		{"gone.", dns.TypeA, "NXDOMAIN"},
@@ -111,7 +117,7 @@ func TestJudge(t *testing.T) {
 		if v == reply {
 			got = said(m)
 			for _, rr := range m.Answer {
-				if rr.Header().Name != c.name || rr.Header().Ttl != localTTL {
+				if strings.ReplaceAll(rr.Header().Name, `\@`, "@") != c.name || rr.Header().Ttl != localTTL {
 					t.Errorf("%s: %s", c.name, rr)
 				}
 			}
