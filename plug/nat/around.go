@@ -49,29 +49,30 @@ type droppingChain struct {
 }
 
 // lookAround reads the host's rules; ours is the table of that name. It runs no program
-// where Docker's chain is not.
+// where Docker's chain is not. With an error, it is what could be read.
 func lookAround(ours string) (*surroundings, error) {
 	s := &surroundings{}
 	c, err := open()
 	if err != nil {
 		if errors.Is(err, unix.EPROTONOSUPPORT) {
-			return s, nil
+			err = nil // a kernel without nftables
 		}
-		return nil, err
+		return s, err
 	}
 	defer c.CloseLasting()
 	all, err := c.ListChains()
 	if err != nil {
-		return nil, fmt.Errorf("list chains: %w", err)
+		return s, fmt.Errorf("list chains: %w", err)
 	}
+	var errs []error
 	for _, ch := range all {
 		t := ch.Table
-		v4 := t.Family == nftables.TableFamilyIPv4
 		v6 := t.Family == nftables.TableFamilyIPv6
-		if (v4 || v6) && t.Name == "filter" && ch.Name == dockerChain {
+		if (v6 || t.Family == nftables.TableFamilyIPv4) && t.Name == "filter" && ch.Name == dockerChain {
 			x := &xtables{v6: v6}
 			if err := x.load(); err != nil {
-				return nil, err
+				errs = append(errs, err)
+				continue
 			}
 			s.docker = append(s.docker, x)
 		}
@@ -81,7 +82,7 @@ func lookAround(ours string) (*surroundings, error) {
 			s.drops = append(s.drops, d)
 		}
 	}
-	return s, s.lookAtLegacy()
+	return s, errors.Join(append(errs, s.lookAtLegacy())...)
 }
 
 // lookAtLegacy reads what iptables wrote before it wrote nftables, in a kernel that has it.
@@ -110,8 +111,8 @@ func (s *surroundings) lookAtLegacy() error {
 // dropping says whether a chain forwards nothing by default, and is not Docker's.
 func (s *surroundings) dropping(c *nftables.Conn, all []*nftables.Chain, ch *nftables.Chain, ours string) (droppingChain, bool) {
 	t := ch.Table
-	names := map[nftables.TableFamily]string{nftables.TableFamilyIPv4: "ip", nftables.TableFamilyIPv6: "ip6", nftables.TableFamilyINet: "inet"}
-	if names[t.Family] == "" || t.Family == nftables.TableFamilyINet && t.Name == ours {
+	families := map[nftables.TableFamily]string{nftables.TableFamilyIPv4: "ip", nftables.TableFamilyIPv6: "ip6", nftables.TableFamilyINet: "inet"}
+	if families[t.Family] == "" || t.Family == nftables.TableFamilyINet && t.Name == ours {
 		return droppingChain{}, false
 	}
 	if ch.Type != nftables.ChainTypeFilter || ch.Hooknum == nil || *ch.Hooknum != *nftables.ChainHookForward {
@@ -126,7 +127,7 @@ func (s *surroundings) dropping(c *nftables.Conn, all []*nftables.Chain, ch *nft
 	if t.Name == "filter" && slices.ContainsFunc(s.docker, func(x *xtables) bool { return !x.legacy && x.v6 == v6 && v4 != v6 }) {
 		return droppingChain{}, false
 	}
-	d := droppingChain{table: names[t.Family] + " " + t.Name, chain: ch.Name, v4: v4, v6: v6}
+	d := droppingChain{table: families[t.Family] + " " + t.Name, chain: ch.Name, v4: v4, v6: v6}
 	switch {
 	case firewalld:
 		d.advice = "firewall-cmd --zone=trusted --add-interface=%[1]s"
@@ -135,23 +136,15 @@ func (s *surroundings) dropping(c *nftables.Conn, all []*nftables.Chain, ch *nft
 	}):
 		d.advice = "ufw route allow in on %[1]s; ufw route allow out on %[1]s"
 	}
-	d.mentions = func(ifname string) bool { return mentions(c, all, t, ifname) }
-	named := map[string]bool{}
-	remember := d.mentions
-	d.mentions = func(ifname string) bool { // asked while c is open
-		v, ok := named[ifname]
-		if !ok {
-			v = remember(ifname)
-			named[ifname] = v
-		}
-		return v
-	}
+	names := compared(c, all, t)
+	d.mentions = func(ifname string) bool { return names[ifname] }
 	return d, true
 }
 
-// mentions says whether any rule of a table compares something with an interface's name.
-// Whoever wrote one has thought of it.
-func mentions(c *nftables.Conn, all []*nftables.Chain, t *nftables.Table, name string) bool {
+// compared collects what the rules of a table compare anything with, as text: among it are
+// interfaces' names. Whoever wrote a rule about an interface has thought of it.
+func compared(c *nftables.Conn, all []*nftables.Chain, t *nftables.Table) map[string]bool {
+	texts := map[string]bool{}
 	for _, ch := range all {
 		if ch.Table.Family != t.Family || ch.Table.Name != t.Name {
 			continue
@@ -162,13 +155,13 @@ func mentions(c *nftables.Conn, all []*nftables.Chain, t *nftables.Table, name s
 		}
 		for _, r := range rules {
 			for _, e := range r.Exprs {
-				if is, ok := e.(*expr.Cmp); ok && bytes.Equal(bytes.TrimRight(is.Data, "\x00"), []byte(name)) {
-					return true
+				if is, ok := e.(*expr.Cmp); ok {
+					texts[string(bytes.TrimRight(is.Data, "\x00"))] = true
 				}
 			}
 		}
 	}
-	return false
+	return texts
 }
 
 // blocked says, by interface, for which gateways a foreign firewall forwards nothing.
@@ -200,7 +193,7 @@ func (s *surroundings) dockerBridges() []string {
 		for _, r := range x.rules {
 			// -A FORWARD -o docker0 -j DOCKER; -A DOCKER-BRIDGE -o docker0 -j DOCKER
 			w := strings.Fields(r)
-			if len(w) == 6 && w[0] == "-A" && w[2] == "-o" && w[4] == "-j" && w[5] == "DOCKER" && !slices.Contains(names, w[3]) {
+			if len(w) == 6 && w[0] == "-A" && w[2] == "-o" && w[4] == "-j" && w[5] == "DOCKER" && len(w[3]) < unix.IFNAMSIZ && !slices.Contains(names, w[3]) {
 				names = append(names, w[3])
 			}
 		}

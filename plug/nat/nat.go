@@ -33,9 +33,11 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
 )
 
 // Gateway is an interface of the host that is the gateway of its subnets.
@@ -82,7 +84,8 @@ type Firewall struct {
 	forwards []Forward
 	status   []Status
 	page     *page               // what the table shall be; nil: nothing, or not known
-	serving  map[claimKey]target // what the page publishes
+	serving  map[claimKey]target // what is to be published, and is claimed
+	led      map[claimKey]target // where conntrack's flows lead, by what it was last told
 	claims   map[claimKey]int    // a bound socket each
 	localnet []localnet          // what we opened to loopback addresses
 	gen      uint32              // nftables' generation at which all was well
@@ -96,7 +99,7 @@ type Firewall struct {
 func New(instance string, log *slog.Logger) *Firewall {
 	return &Firewall{
 		name: "vswitch-" + instance[:min(8, len(instance))], log: log,
-		serving: map[claimKey]target{}, claims: map[claimKey]int{},
+		claims: map[claimKey]int{},
 	}
 }
 
@@ -110,6 +113,9 @@ func (f *Firewall) Apply(gateways []Gateway, forwards []Forward) ([]Status, erro
 	}
 	if len(forwards) > maxForwards {
 		return nil, fmt.Errorf("%d published ports are more than the %d there may be", len(forwards), maxForwards)
+	}
+	if err := checkGateways(gateways); err != nil {
+		return nil, err
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -130,30 +136,34 @@ func (f *Firewall) Statuses() []Status {
 }
 
 func (f *Firewall) applyLocked() error {
-	before := f.serving
 	f.genKnown = false
 	f.claimLocked()
 	if len(f.gateways) == 0 {
 		err := f.removeLocked()
-		f.forgetLocked(before)
+		f.forgetLocked()
 		return err
 	}
-	others, err := lookAround(f.name)
-	if err != nil {
-		return fmt.Errorf("read the host's firewall: %w", err)
+	// What is not known of others keeps nothing of ours from being done.
+	others, unknown := lookAround(f.name)
+	docker := others.dockerBridges()
+	if unknown != nil {
+		unknown = fmt.Errorf("read the host's firewall: %w", unknown)
+		if f.page != nil {
+			docker = f.page.docker
+		}
 	}
 	if err := enableForwarding(f.gateways); err != nil {
 		return err
 	}
-	p := compose(f.name, f.gateways, f.serving, others.dockerBridges())
-	localnet := wantsLocalnet(f.serving)
 	if err := f.takeOverLocked(); err != nil {
 		return err
 	}
-	// The guard goes last and comes first: see the chain of that name.
+	// What the guard guards is opened after it came, and closed before it goes.
+	localnet := wantsLocalnet(f.serving)
 	if err := f.dropLocalnetLocked(localnet); err != nil {
 		return err
 	}
+	p := compose(f.name, f.gateways, f.serving, docker)
 	if err := p.write(); err != nil {
 		f.page = nil
 		return fmt.Errorf("write nftables table %s: %w", f.name, err)
@@ -162,12 +172,9 @@ func (f *Firewall) applyLocked() error {
 	if err := f.addLocalnetLocked(localnet); err != nil {
 		return err
 	}
-	f.forgetLocked(before)
-	if err := others.accept(f.name, f.gateways); err != nil {
-		return err
-	}
+	f.forgetLocked()
 	f.blocked = others.blocked(f.gateways)
-	return nil
+	return errors.Join(unknown, others.accept(f.name, f.gateways))
 }
 
 // removeLocked takes back all but the claims.
@@ -185,9 +192,9 @@ func (f *Firewall) removeLocked() error {
 	f.page = nil
 	others, err := lookAround(f.name)
 	if err != nil {
-		return fmt.Errorf("read the host's firewall: %w", err)
+		err = fmt.Errorf("read the host's firewall: %w", err)
 	}
-	return others.accept(f.name, nil)
+	return errors.Join(err, others.accept(f.name, nil))
 }
 
 // takeOverLocked learns from the table of a killed process what that had opened.
@@ -290,12 +297,29 @@ func (f *Firewall) missingLocked() (bool, error) {
 func (f *Firewall) Close() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	before := f.serving
 	f.gateways, f.forwards = nil, nil
-	f.claimLocked()
-	err := f.removeLocked()
-	f.forgetLocked(before)
-	return err
+	return f.applyLocked()
+}
+
+// checkGateways refuses what rules and sysctls would take for something else.
+func checkGateways(gateways []Gateway) error {
+	seen := map[string]bool{}
+	for _, g := range gateways {
+		n := g.Interface
+		if n == "" || len(n) >= unix.IFNAMSIZ || n == "." || n == ".." || n == "all" || n == "default" || n[0] == '-' || strings.ContainsAny(n, "/+*!\"'\\ \t\n\v\f\r\x00") {
+			return fmt.Errorf("%q cannot be a gateway's interface", n)
+		}
+		if seen[n] {
+			return fmt.Errorf("gateway %s is given twice", n)
+		}
+		seen[n] = true
+		for _, s := range g.Subnets {
+			if !s.IsValid() || s.Addr().Is4In6() || s != s.Masked() {
+				return fmt.Errorf("gateway %s: %v is not a subnet", n, s)
+			}
+		}
+	}
+	return nil
 }
 
 // open is a connection to nftables that takes large transactions.

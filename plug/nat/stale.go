@@ -12,7 +12,9 @@ import (
 // A flow keeps the way that its first packet found, for as long as packets come: a client
 // that never stops would send to the container of yesterday, or to the host, for ever. TCP
 // connections end with their container.
-func (f *Firewall) forgetLocked(before map[claimKey]target) {
+func (f *Firewall) forgetLocked() {
+	before := f.led
+	f.led = f.serving
 	changed := map[uint16]bool{}
 	var v4, v6 bool
 	note := func(k claimKey) {

@@ -1,7 +1,6 @@
 package nat
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"os/exec"
@@ -26,6 +25,8 @@ const (
 	xtablesLock = "3"
 	// xtablesTimeout ends one that does not end by itself.
 	xtablesTimeout = 5 * time.Second
+	// maxSaid is more than a table of 100,000 rules.
+	maxSaid = 16 << 20
 )
 
 // program is the name that says which tables are meant.
@@ -67,20 +68,32 @@ func (x *xtables) find() error {
 	return nil
 }
 
+// said is what a program says, up to a bound.
+type said struct{ text []byte }
+
+func (s *said) Write(b []byte) (int, error) {
+	if len(s.text)+len(b) > maxSaid {
+		return 0, fmt.Errorf("it says more than %d bytes", maxSaid)
+	}
+	s.text = append(s.text, b...)
+	return len(b), nil
+}
+
+func (s *said) String() string { return string(s.text) }
+
 func runProgram(path string, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), xtablesTimeout)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.WaitDelay = time.Second
-	var stdout, stderr bytes.Buffer
+	var stdout, stderr said
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	err := cmd.Run()
 	if ctx.Err() != nil {
 		err = fmt.Errorf("no end after %v", xtablesTimeout)
 	}
 	if err != nil {
-		said := strings.Join(strings.Fields(stderr.String()), " ")
-		return "", fmt.Errorf("%s %s: %w: %s", path, strings.Join(args, " "), err, said)
+		return "", fmt.Errorf("%s %s: %w: %s", path, strings.Join(args, " "), err, strings.Join(strings.Fields(stderr.String()), " "))
 	}
 	return stdout.String(), nil
 }
@@ -98,12 +111,17 @@ func (x *xtables) load() error {
 	if err != nil {
 		return err
 	}
+	x.read(out)
+	return nil
+}
+
+// read takes in what -S prints.
+func (x *xtables) read(out string) {
 	x.rules = strings.Split(strings.TrimSpace(out), "\n")
 	for i, r := range x.rules {
 		x.rules[i] = strings.ReplaceAll(r, `"`, "") // versions differ in what they quote
 	}
 	x.there = slices.Contains(x.rules, "-N "+dockerChain)
-	return nil
 }
 
 // user is the rules of Docker's chain, in their order.

@@ -1,0 +1,142 @@
+package nat
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// What iptables -S prints on a host with Docker 20.10, a network of its own, and an
+// earlier life of ours.
+const dockersTable = `-P INPUT ACCEPT
+-P FORWARD DROP
+-P OUTPUT ACCEPT
+-N DOCKER
+-N DOCKER-ISOLATION-STAGE-1
+-N DOCKER-USER
+-A FORWARD -j DOCKER-USER
+-A FORWARD -j DOCKER-ISOLATION-STAGE-1
+-A FORWARD -o br-0c4f23c1a5b2 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+-A FORWARD -o br-0c4f23c1a5b2 -j DOCKER
+-A FORWARD -o docker0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+-A FORWARD -o docker0 -j DOCKER
+-A FORWARD -i docker0 ! -o docker0 -j ACCEPT
+-A DOCKER -d 172.17.0.2/32 ! -i docker0 -o docker0 -p tcp -m tcp --dport 80 -j ACCEPT
+-A DOCKER-USER -i red -m comment --comment "vswitch-01234567" -j ACCEPT
+-A DOCKER-USER -o green -m comment --comment vswitch-01234567 -j ACCEPT
+-A DOCKER-USER -i red -m comment --comment vswitch-fedcba98 -j ACCEPT
+-A DOCKER-USER -j RETURN
+`
+
+func TestReadDockersTable(t *testing.T) {
+	x := &xtables{}
+	x.read(dockersTable)
+	s := &surroundings{docker: []*xtables{x}}
+	if !x.there {
+		t.Error("Docker's chain is not found")
+	}
+	if got, want := s.dockerBridges(), []string{"br-0c4f23c1a5b2", "docker0"}; !slices.Equal(got, want) {
+		t.Errorf("Docker's bridges are %q, want %q", got, want)
+	}
+	if got, want := x.marked("vswitch-01234567"), []string{
+		"-A DOCKER-USER -i red -m comment --comment vswitch-01234567 -j ACCEPT",
+		"-A DOCKER-USER -o green -m comment --comment vswitch-01234567 -j ACCEPT",
+	}; !slices.Equal(got, want) {
+		t.Errorf("ours are %q, want %q", got, want)
+	}
+	if !x.mentions("red") || x.mentions("re") || x.mentions("blue") {
+		t.Error("it is not known which interfaces rules name")
+	}
+	// Docker 28 has its bridges in a chain of their own.
+	x.read("-N DOCKER-USER\n-A DOCKER-BRIDGE -o docker0 -j DOCKER\n-A DOCKER-CT -o docker0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT")
+	if got := s.dockerBridges(); !slices.Equal(got, []string{"docker0"}) {
+		t.Errorf("Docker's bridges are %q", got)
+	}
+}
+
+// The least that Docker's chain needs, by kind of gateway.
+func TestWantedRules(t *testing.T) {
+	routed, inner, only4 := red, red, red
+	routed.Masquerade = false
+	inner.Internal = true
+	only4.Subnets = red.Subnets[:1]
+	for _, test := range []struct {
+		name    string
+		gateway Gateway
+		v6      bool
+		want    []string
+	}{
+		{"masquerading", red, false, []string{"-i red", "-o red -m conntrack --ctstate RELATED,ESTABLISHED,DNAT"}},
+		{"masquerading IPv6", red, true, []string{"-i red", "-o red -m conntrack --ctstate RELATED,ESTABLISHED,DNAT"}},
+		{"routed", routed, false, []string{"-i red", "-o red"}},
+		{"internal", inner, false, nil},
+		{"no IPv6", only4, true, nil},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var want []string
+			for _, w := range test.want {
+				want = append(want, "-A DOCKER-USER "+w+" -m comment --comment m -j ACCEPT")
+			}
+			if got := (&xtables{v6: test.v6}).wanted("m", []Gateway{test.gateway}); !slices.Equal(got, want) {
+				t.Errorf("wanted are %q, want %q", got, want)
+			}
+		})
+	}
+}
+
+func TestGatewaysAreChecked(t *testing.T) {
+	for _, g := range [][]Gateway{
+		{{Interface: ""}}, {{Interface: "all"}}, {{Interface: "default"}}, {{Interface: ".."}}, {{Interface: "a/b"}},
+		{{Interface: "a234567890123456"}}, {{Interface: "red+"}}, {{Interface: "-j"}}, {{Interface: "a b"}},
+		{red, red},
+		{{Interface: "red", Subnets: []netip.Prefix{netip.MustParsePrefix("10.1.0.1/24")}}},
+		{{Interface: "red", Subnets: []netip.Prefix{{}}}},
+		{{Interface: "red", Subnets: []netip.Prefix{netip.MustParsePrefix("::ffff:10.1.0.0/120")}}},
+	} {
+		if err := checkGateways(g); err == nil {
+			t.Errorf("%+v is taken", g)
+		}
+	}
+	if err := checkGateways([]Gateway{red, blue, {Interface: "br-lan.5"}}); err != nil {
+		t.Error(err)
+	}
+}
+
+// Comments that the kernel or nft(8) would cut are none.
+func TestCommentsFit(t *testing.T) {
+	p := compose("t", []Gateway{red, blue}, nil, nil)
+	for _, c := range p.chains {
+		for _, r := range c.rules {
+			if len(r.comment) > 127 || r.comment == "" {
+				t.Errorf("chain %s: comment %q", c.name, r.comment)
+			}
+		}
+	}
+}
+
+func FuzzReadTable(f *testing.F) {
+	f.Add(dockersTable)
+	f.Add("-A DOCKER-USER -o")
+	f.Add("-A DOCKER-USER  -m comment --comment m -j\n\n\"")
+	f.Fuzz(func(t *testing.T, text string) {
+		x := &xtables{}
+		x.read(text)
+		s := &surroundings{docker: []*xtables{x}}
+		for _, b := range s.dockerBridges() {
+			if strings.ContainsAny(b, " \n") {
+				t.Errorf("a bridge is %q", b)
+			}
+		}
+		for _, r := range x.marked("m") {
+			if !strings.HasPrefix(r, "-A DOCKER-USER ") {
+				t.Errorf("a rule of another chain is taken for ours: %q", r)
+			}
+			if len(strings.Fields(r)) < 3 {
+				t.Errorf("too short a rule: %q", r)
+			}
+		}
+		s.accepted("m", []Gateway{red})
+		x.mentions("red")
+	})
+}
