@@ -2,7 +2,6 @@ package docker
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -327,14 +326,4 @@ func (k *kernelBridges) port(bridge string, p config.Port) error {
 		return err
 	}
 	return netlink.LinkSetUp(l)
-}
-
-// asked calls a driver as Docker does, and returns its answer.
-func asked(t testing.TB, d *Driver, call string, q any) (map[string]json.RawMessage, string) {
-	t.Helper()
-	body, err := json.Marshal(q)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return posted(t, d, call, string(body))
 }

@@ -1,0 +1,246 @@
+package docker
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+)
+
+// requested asks for a pool and returns its ID, subnet and gateway, or the refusal.
+func requested(t testing.TB, d *Driver, subnet, among string, v6 bool, options map[string]string) (id, got, gateway, refusal string) {
+	t.Helper()
+	body, _ := json.Marshal(map[string]any{"AddressSpace": "vswitch", "Pool": subnet, "SubPool": among, "Options": options, "V6": v6, "Later": 1})
+	a, refusal := posted(t, d, "IpamDriver.RequestPool", string(body))
+	var r poolResponse
+	text, _ := json.Marshal(a)
+	_ = json.Unmarshal(text, &r)
+	return r.PoolID, r.Pool, r.Data[gatewayKey], refusal
+}
+
+func addressOf(t testing.TB, d *Driver, pool, address string, gateway bool) (string, string) {
+	t.Helper()
+	options := map[string]string{}
+	if gateway {
+		options[requestTypeKey] = gatewayKey
+	}
+	body, _ := json.Marshal(map[string]any{"PoolID": pool, "Address": address, "Options": options})
+	a, refusal := posted(t, d, "IpamDriver.RequestAddress", string(body))
+	var r addressResponse
+	text, _ := json.Marshal(a)
+	_ = json.Unmarshal(text, &r)
+	return r.Address, refusal
+}
+
+func released(t testing.TB, d *Driver, pool, address string) {
+	t.Helper()
+	must(t, d, "IpamDriver.ReleaseAddress", fmt.Sprintf(`{"PoolID":%q,"Address":%q}`, pool, address))
+}
+
+func TestOwnPool(t *testing.T) {
+	d, s, _ := newDouble(t, "bridges: []")
+	id, subnet, gateway, refusal := requested(t, d, "10.1.0.0/29", "", false, nil)
+	if id != "docker/10.1.0.0/29" || subnet != "10.1.0.0/29" || gateway != "" || refusal != "" {
+		t.Fatal(id, subnet, gateway, refusal)
+	}
+	// Docker did not hear the answer, and asks again.
+	if again, _, _, refusal := requested(t, d, "10.1.0.0/29", "", false, nil); again != id {
+		t.Fatal(again, refusal)
+	}
+	for range 2 {
+		if a, refusal := addressOf(t, d, id, "", true); a != "10.1.0.1/29" {
+			t.Fatal(a, refusal)
+		}
+	}
+	if _, _, _, refusal := requested(t, d, "10.1.0.0/24", "", false, nil); !strings.Contains(refusal, "subnet 10.1.0.0/24 overlaps with 10.1.0.0/29") {
+		t.Error(refusal)
+	}
+	if other, _, _, refusal := requested(t, d, "10.1.0.0/29", "", false, map[string]string{"overlap": "true"}); other != "docker/10.1.0.0/29#2" {
+		t.Error(other, refusal)
+	} else {
+		must(t, d, "IpamDriver.ReleasePool", `{"PoolID":"`+other+`"}`)
+	}
+	var all []string
+	for range 5 {
+		a, refusal := addressOf(t, d, id, "", false)
+		if refusal != "" {
+			t.Fatal(refusal)
+		}
+		all = append(all, a)
+	}
+	if fmt.Sprint(all) != "[10.1.0.2/29 10.1.0.3/29 10.1.0.4/29 10.1.0.5/29 10.1.0.6/29]" {
+		t.Error(all)
+	}
+	if _, refusal := addressOf(t, d, id, "", false); !strings.Contains(refusal, "no address is left") {
+		t.Error(refusal)
+	}
+	for address, why := range map[string]string{
+		"10.1.0.3": "address is taken", "10.1.0.1": "address is taken", "10.1.0.0": "not one that a host", "10.1.0.7": "not one that a host", "10.2.0.1": "not one that a host",
+		"x": `"x" is not an address`,
+	} {
+		if _, refusal := addressOf(t, d, id, address, false); !strings.Contains(refusal, why) {
+			t.Errorf("%s: %q, want %q", address, refusal, why)
+		}
+	}
+	for range 2 {
+		released(t, d, id, "10.1.0.3")
+	}
+	if a, refusal := addressOf(t, d, id, "10.1.0.3", false); a != "10.1.0.3/29" {
+		t.Error(a, refusal)
+	}
+	for range 2 {
+		must(t, d, "IpamDriver.ReleasePool", `{"PoolID":"`+id+`"}`)
+	}
+	released(t, d, id, "10.1.0.3")
+	if _, refusal := addressOf(t, d, id, "", false); refusal != "pool docker/10.1.0.0/29 is not known" {
+		t.Error(refusal)
+	}
+	if len(s.Held())+len(d.leases.Leases("")) != 0 {
+		t.Errorf("held %v, leases %v", s.Held(), d.leases.Leases(""))
+	}
+}
+
+func TestPoolOfBridge(t *testing.T) {
+	d, s, _ := newDouble(t, operators)
+	id, subnet, gateway, refusal := requested(t, d, "", "10.0.0.48/28", false, map[string]string{"bridge": "br0"})
+	if id != "bridge/br0/4/10.0.0.48/28" || subnet != "10.0.0.0/24" || gateway != "10.0.0.1/24" || refusal != "" {
+		t.Fatal(id, subnet, gateway, refusal)
+	}
+	// The operator's plug has .50 by hand, and another one leased .49.
+	if err := d.leases.Reserve("br0", netip.MustParseAddr("10.0.0.49"), "docker:db eth1"); err != nil {
+		t.Fatal(err)
+	}
+	var all []string
+	for range 3 {
+		a, refusal := addressOf(t, d, id, "", false)
+		if refusal != "" {
+			t.Fatal(refusal)
+		}
+		all = append(all, a)
+	}
+	if fmt.Sprint(all) != "[10.0.0.48/24 10.0.0.51/24 10.0.0.52/24]" {
+		t.Error(all)
+	}
+	for address, why := range map[string]string{"10.0.0.1": "is taken", "10.0.0.50": "is taken", "10.0.0.49": "taken by docker:db eth1", "10.0.0.48": "taken by docker/"} {
+		if _, refusal := addressOf(t, d, id, address, false); !strings.Contains(refusal, why) {
+			t.Errorf("%s: %q, want %q", address, refusal, why)
+		}
+	}
+	if a, refusal := addressOf(t, d, id, "10.0.0.1", true); a != "10.0.0.1/24" {
+		t.Error(a, refusal)
+	}
+	// An endpoint with an address of the pool.
+	must(t, d, "NetworkDriver.CreateNetwork", create(t, net1, "10.0.0.0/24", false, map[string]string{"bridge": "br0"}))
+	must(t, d, "NetworkDriver.CreateEndpoint", endpointOn(net1, ep1, "10.0.0.51/24"))
+	must(t, d, "NetworkDriver.DeleteEndpoint", `{"EndpointID":"`+ep1+`"}`)
+	if n := len(d.leases.Leases("br0")); n != 4 {
+		t.Errorf("%d leases, want those of three containers and a plug: %v", n, d.leases.Leases("br0"))
+	}
+	for _, a := range append(all, "10.0.0.49/24", "10.0.0.1/24") { // what is not Docker's stays
+		released(t, d, id, a)
+	}
+	must(t, d, "NetworkDriver.DeleteNetwork", `{"NetworkID":"`+net1+`"}`)
+	must(t, d, "IpamDriver.ReleasePool", `{"PoolID":"`+id+`"}`)
+	if l := d.leases.Leases(""); len(l) != 1 || l[0].Owner != "docker:db eth1" || len(s.Held()) != 0 {
+		t.Errorf("leases %v, held %v", l, s.Held())
+	}
+}
+
+func TestPoolRefusals(t *testing.T) {
+	d, _, _ := newDouble(t, operators)
+	for _, c := range []struct {
+		subnet, among string
+		options       map[string]string
+		want          string
+	}{
+		{"x", "", nil, `subnet "x" is not a network`},
+		{"0.0.0.0/0", "", nil, `subnet "0.0.0.0/0" is not a network`},
+		{"224.0.0.0/8", "", nil, `subnet "224.0.0.0/8" is not a network`},
+		{"", "10.1.0.0/24", nil, "range 10.1.0.0/24 needs the subnet"},
+		{"10.1.0.0/16", "10.2.0.0/24", nil, "range 10.2.0.0/24 is not part of subnet 10.1.0.0/16"},
+		{"10.1.0.0/16", "", map[string]string{"brigde": "br0"}, "unknown IPAM option brigde; allowed: bridge, mesh, overlap"},
+		{"10.1.0.0/16", "", map[string]string{"overlap": "x"}, `IPAM option overlap: "x" is not one; allowed: true, false`},
+		{"10.1.0.0/16", "", map[string]string{"bridge": "br0"}, "subnet 10.1.0.0/16 is not that of bridge br0; allowed: 10.0.0.0/24"},
+		{"", "10.1.0.0/16", map[string]string{"bridge": "br0"}, "range 10.1.0.0/16 is not part of 10.0.0.0/24"},
+		{"", "", map[string]string{"bridge": "br9"}, `IPAM option bridge: "br9" does not exist`},
+		{"", "", map[string]string{"bridge": "lan"}, "IPAM option bridge: lan has no subnet"},
+		{"", "", map[string]string{"mesh": "m1"}, "IPAM option bridge: lan has no subnet"},
+		{"", "", map[string]string{"mesh": "m9"}, `IPAM option mesh: "m9" is no mesh`},
+	} {
+		if _, _, _, refusal := requested(t, d, c.subnet, c.among, false, c.options); !strings.HasPrefix(refusal, c.want) {
+			t.Errorf("%q %q %v: %q, want %q", c.subnet, c.among, c.options, refusal, c.want)
+		}
+	}
+	for _, id := range []string{"", "bridge/", "bridge/br0", "bridge/br0/5", "bridge/br0/4/x", "bridge/br9/4", "docker/x", "default/10.0.0.0/8"} {
+		if _, refusal := addressOf(t, d, id, "", false); refusal == "" {
+			t.Errorf("pool %q gave an address", id)
+		}
+		released(t, d, id, "10.0.0.5")
+		must(t, d, "IpamDriver.ReleasePool", fmt.Sprintf(`{"PoolID":%q}`, id))
+	}
+}
+
+func TestDefaultPool(t *testing.T) {
+	d, _, w := newDouble(t, "bridges: []")
+	w.known = []netip.Prefix{netip.MustParsePrefix("10.208.0.0/23"), netip.MustParsePrefix("169.254.0.0/16")}
+	for _, want := range []string{"10.208.2.0/24", "10.208.3.0/24"} {
+		if _, got, _, refusal := requested(t, d, "", "", false, nil); got != want {
+			t.Errorf("got %s, want %s (%s)", got, want, refusal)
+		}
+	}
+	w.known = append(w.known, netip.MustParsePrefix("10.0.0.0/8"))
+	if _, got, _, refusal := requested(t, d, "", "", false, nil); got != "192.168.0.0/24" {
+		t.Error(got, refusal)
+	}
+	w.known = append(w.known, netip.MustParsePrefix("192.168.0.0/16"))
+	if _, _, _, refusal := requested(t, d, "", "", false, nil); !strings.Contains(refusal, "give --subnet") {
+		t.Error(refusal)
+	}
+	id, got, _, refusal := requested(t, d, "", "", true, nil)
+	if p, err := netip.ParsePrefix(got); err != nil || p.Bits() != 64 || !strings.HasPrefix(got, "fd") {
+		t.Fatal(got, refusal)
+	}
+	if a, refusal := addressOf(t, d, id, "", true); !strings.HasSuffix(a, "::1/64") {
+		t.Error(a, refusal)
+	}
+}
+
+// TestGivenAgain: the release of an address was lost while the switch was away, and its
+// container wants it again.
+func TestGivenAgain(t *testing.T) {
+	d, s, w := newDouble(t, "bridges: []")
+	id, _, _, _ := requested(t, d, "10.1.0.0/16", "", false, nil)
+	if _, refusal := addressOf(t, d, id, "10.1.0.7", false); refusal != "" {
+		t.Fatal(refusal)
+	}
+	must(t, d, "NetworkDriver.CreateNetwork", network1)
+	must(t, d, "NetworkDriver.CreateEndpoint", endpointOn(net1, ep1, "10.1.0.7/16"))
+	must(t, d, "NetworkDriver.Join", `{"NetworkID":"`+net1+`","EndpointID":"`+ep1+`"}`)
+	again := func() string { _, refusal := addressOf(t, d, id, "10.1.0.7", false); return refusal }
+	if again() == "" {
+		t.Error("given twice")
+	}
+	// Everything is older than any call takes: its container still has it.
+	old := time.Now().Add(-time.Hour)
+	d.leases = elder{d.leases, old}
+	i, _ := d.find(endpointKey(ep1))
+	i.Since = old
+	if err := d.hold(t.Context(), append(s.Held()[:0:0], i)); err != nil {
+		t.Fatal(err)
+	}
+	if again() == "" {
+		t.Error("given twice, while its container runs")
+	}
+	clear(w.pairs) // the container is gone, and its namespace with it
+	if refusal := again(); refusal != "" {
+		t.Error(refusal)
+	}
+	if _, refusal := addressOf(t, d, id, "10.1.0.9", false); refusal != "" {
+		t.Fatal(refusal)
+	}
+	if _, refusal := addressOf(t, d, id, "10.1.0.9", false); refusal == "" {
+		t.Error("what Docker keeps for the network is given to a container")
+	}
+}
