@@ -17,7 +17,8 @@ func fill(s *Store, p Pool, n int) {
 	}
 }
 
-// A pool that is full, or has one address left in many holes of none, is judged at once.
+// No pool is looked at address by address, however large or full. The bound is far from what it
+// takes (microseconds), and farther from what a look at each would.
 func TestLargePoolsAreQuick(t *testing.T) {
 	s, _ := lazy(t)
 	full := pool("br0", "10.0.0.0/16")
@@ -26,7 +27,7 @@ func TestLargePoolsAreQuick(t *testing.T) {
 		t.Helper()
 		start := time.Now()
 		_, err := s.Lease(p, "late", nil)
-		if took := time.Since(start); took > 50*time.Millisecond {
+		if took := time.Since(start); took > 500*time.Millisecond {
 			t.Errorf("%s took %v", what, took)
 		}
 		if !errors.Is(err, want) {

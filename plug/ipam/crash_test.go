@@ -66,7 +66,7 @@ func TestKilledWhileLeasing(t *testing.T) {
 	has := map[string]netip.Addr{} // what was told, by owner
 	unsure := map[string]bool{}    // releases that were begun
 	total := 0
-	for round := range 12 {
+	for round := range 8 {
 		cmd := exec.Command(os.Args[0])
 		cmd.Env = append(os.Environ(), "IPAM_TEST_AS=leaser", "IPAM_TEST_DB="+path)
 		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -101,7 +101,7 @@ func TestKilledWhileLeasing(t *testing.T) {
 			default:
 				t.Fatal(lines.Text())
 			}
-			if n == 20+round*17 {
+			if n == 20+round*11 {
 				// Somewhere within a step: the time of one is about that of a sync.
 				time.AfterFunc(time.Duration(round)*137*time.Microsecond, func() { cmd.Process.Kill() })
 			}
@@ -133,7 +133,7 @@ func TestKilledWhileLeasing(t *testing.T) {
 		}
 		db.Close()
 	}
-	t.Logf("%d leases told, 12 kills", total)
+	t.Logf("%d leases told, 8 kills", total)
 }
 
 // fullDisk fills a file system of 512 KiB with leases, in its own mount namespace.
