@@ -5,6 +5,9 @@ PREFIX  ?= /usr/local
 BINDIR  ?= $(PREFIX)/bin
 SBINDIR ?= $(PREFIX)/sbin
 UNITDIR ?= $(PREFIX)/lib/systemd/system
+# Where container runtimes look for CNI plug-ins, and Docker for plug-ins: they know no PREFIX.
+CNIDIR    ?= /opt/cni/bin
+DOCKERDIR ?= /etc/docker/plugins
 DESTDIR ?=
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
@@ -19,7 +22,9 @@ BENCH     ?=
 TEST_NEEDS := iproute2=ip iputils-ping=ping iperf3=iperf3 tcpdump=tcpdump tshark=tshark \
 	ethtool=ethtool jq=jq openvswitch-switch=ovs-vswitchd \
 	gcc=gcc libc6-dev=/usr/include/stdlib.h vde2=vde_switch sockperf=sockperf tmux=tmux procps=ps \
-	netbase=/etc/services
+	netbase=/etc/services docker.io=dockerd containerd=containerd runc=runc tini=/usr/bin/tini-static \
+	busybox-static=/bin/busybox nftables=nft iptables=iptables bind9-dnsutils=dig podman=podman crun=crun \
+	containernetworking-plugins=/usr/lib/cni/host-local
 DEMO_NEEDS := iproute2=ip iputils-ping=ping iperf3=iperf3 tcpdump=tcpdump ethtool=ethtool
 BENCH_NEEDS := iproute2=ip iputils-ping=ping iperf3=iperf3 sockperf=sockperf ethtool=ethtool \
 	openvswitch-switch=ovs-vswitchd vde2=vde_switch
@@ -27,7 +32,7 @@ BENCH_NEEDS := iproute2=ip iputils-ping=ping iperf3=iperf3 sockperf=sockperf eth
 .PHONY: help build demo test bench bench-go fuzz lint install uninstall clean
 
 help:
-	@echo 'make build      build vswitchd and vswitchctl into bin/'
+	@echo 'make build      build vswitchd, vswitchctl and vswitch-cni into bin/'
 	@echo 'make demo       see it work: containers on two hosts, switches, a tunnel (root)'
 	@echo 'make test       run every test (root, some minutes)'
 	@echo 'make fuzz       run every fuzz target, FUZZTIME=30s each'
@@ -39,7 +44,7 @@ help:
 	@echo 'make clean      remove what build built'
 
 build:
-	$(GOBUILD) -o bin/ ./cmd/vswitchd ./cmd/vswitchctl
+	$(GOBUILD) -o bin/ ./cmd/vswitchd ./cmd/vswitchctl ./cmd/vswitch-cni
 
 demo:
 	@scripts/need $(DEMO_NEEDS)
@@ -81,6 +86,9 @@ install: build
 		$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 	install -m 755 bin/vswitchd $(DESTDIR)$(SBINDIR)/vswitchd
 	install -m 755 bin/vswitchctl $(DESTDIR)$(BINDIR)/vswitchctl
+	install -d $(DESTDIR)$(CNIDIR) $(DESTDIR)$(DOCKERDIR)
+	install -m 755 bin/vswitch-cni $(DESTDIR)$(CNIDIR)/vswitch-cni
+	install -m 644 packaging/vswitch.spec $(DESTDIR)$(DOCKERDIR)/vswitch.spec
 	sed 's|@SBINDIR@|$(SBINDIR)|' packaging/vswitchd.service >$(DESTDIR)$(UNITDIR)/vswitchd.service
 	chmod 644 $(DESTDIR)$(UNITDIR)/vswitchd.service
 	bin/vswitchctl completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/vswitchctl
@@ -89,6 +97,7 @@ install: build
 
 uninstall:
 	rm -f $(DESTDIR)$(SBINDIR)/vswitchd $(DESTDIR)$(BINDIR)/vswitchctl $(DESTDIR)$(UNITDIR)/vswitchd.service \
+		$(DESTDIR)$(CNIDIR)/vswitch-cni $(DESTDIR)$(DOCKERDIR)/vswitch.spec \
 		$(DESTDIR)$(PREFIX)/share/bash-completion/completions/vswitchctl \
 		$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_vswitchctl \
 		$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/vswitchctl.fish
