@@ -1,7 +1,6 @@
 package lab
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -239,19 +238,4 @@ func (e *engine) end(s unix.Signal) error {
 func lastLines(text string, n int) string {
 	lines := strings.Split(strings.TrimSpace(text), "\n")
 	return strings.Join(lines[max(0, len(lines)-n):], "\n")
-}
-
-// busyboxImage is the root of a container as a tar archive: the machine's static busybox,
-// and a link for each thing it can do.
-func busyboxImage(to *bufio.Writer) error {
-	const busybox = "/bin/busybox"
-	binary, err := os.ReadFile(busybox)
-	if err != nil {
-		return fmt.Errorf("read %s (Debian: busybox-static): %w", busybox, err)
-	}
-	applets, err := exec.Command(busybox, "--list").Output()
-	if err != nil {
-		return fmt.Errorf("%s --list: %w", busybox, err)
-	}
-	return writeRoot(to, binary, strings.Fields(string(applets)))
 }

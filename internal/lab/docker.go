@@ -1,9 +1,6 @@
 package lab
 
 import (
-	"archive/tar"
-	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -18,10 +15,6 @@ import (
 
 	"golang.org/x/sys/unix"
 )
-
-// BusyboxImage is the image that a lab's Docker and Podman have: a shell, and whatever
-// else the machine's static busybox can do.
-const BusyboxImage = "busybox"
 
 // DockerOptions says how to run Docker.
 type DockerOptions struct {
@@ -82,7 +75,7 @@ func (h *Host) Docker(o DockerOptions) *Docker {
 	d.Start()
 	image, err := imageFile(c.dir)
 	if err == nil {
-		_, err = d.Docker("import", "-c", `CMD ["sh"]`, image, BusyboxImage)
+		_, err = d.Docker("load", "--quiet", "--input", image)
 	}
 	if err != nil {
 		t.Fatalf("lab: docker: %v", err)
@@ -251,46 +244,4 @@ func answersOn(socket string) error {
 		return err
 	}
 	return conn.Close()
-}
-
-// imageFile writes the archive that both engines import, and returns its path.
-func imageFile(dir string) (string, error) {
-	var archive bytes.Buffer
-	w := bufio.NewWriter(&archive)
-	if err := errors.Join(busyboxImage(w), w.Flush()); err != nil {
-		return "", err
-	}
-	path := filepath.Join(dir, "image.tar")
-	return path, os.WriteFile(path, archive.Bytes(), 0o644)
-}
-
-// writeRoot writes the archive of a root directory with busybox in it.
-func writeRoot(to *bufio.Writer, busybox []byte, applets []string) error {
-	w := tar.NewWriter(to)
-	add := func(h tar.Header, content string) error {
-		h.Size = int64(len(content))
-		if err := w.WriteHeader(&h); err != nil {
-			return err
-		}
-		_, err := w.Write([]byte(content))
-		return err
-	}
-	var errs []error
-	for _, dir := range []string{"bin/", "dev/", "etc/", "proc/", "root/", "run/", "sys/", "var/", "tmp/"} {
-		mode := int64(0o755)
-		if dir == "tmp/" {
-			mode = 0o1777
-		}
-		errs = append(errs, add(tar.Header{Typeflag: tar.TypeDir, Name: dir, Mode: mode}, ""))
-	}
-	errs = append(errs,
-		add(tar.Header{Typeflag: tar.TypeReg, Name: "etc/passwd", Mode: 0o644}, "root:x:0:0:root:/root:/bin/sh\n"),
-		add(tar.Header{Typeflag: tar.TypeReg, Name: "etc/group", Mode: 0o644}, "root:x:0:\n"),
-		add(tar.Header{Typeflag: tar.TypeReg, Name: "bin/busybox", Mode: 0o755}, string(busybox)))
-	for _, name := range applets {
-		if name != "busybox" {
-			errs = append(errs, add(tar.Header{Typeflag: tar.TypeSymlink, Name: "bin/" + name, Linkname: "busybox", Mode: 0o777}, ""))
-		}
-	}
-	return errors.Join(append(errs, w.Close())...)
 }

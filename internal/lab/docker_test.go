@@ -42,6 +42,11 @@ func TestDocker(t *testing.T) {
 		_, err := d.Docker("exec", "c1", "true")
 		return err
 	})
+	began = time.Now()
+	d.Must("restart", "c1")
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("a restart took %v", took)
+	}
 	pids := d.cage.processes()
 	began = time.Now()
 	d.Close()
@@ -79,6 +84,11 @@ func TestPodman(t *testing.T) {
 		t.Errorf("eth0 of c1: %s", out)
 	}
 	p.Must("run", "--rm", BusyboxImage, "true")
+	began = time.Now()
+	p.Must("restart", "c1")
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("a restart took %v", took)
+	}
 	pids := p.cage.processes()
 	p.Stop()
 	p.Start()

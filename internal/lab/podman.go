@@ -52,8 +52,7 @@ func (h *Host) Podman(o PodmanOptions) *Podman {
 		answers: func() error { return getOK(p.Socket, "/_ping") }}
 	image, err := imageFile(c.dir)
 	if err == nil {
-		// Podman's short names of local images are this.
-		_, err = p.Podman("import", "--quiet", "-c", `CMD ["sh"]`, image, "localhost/"+BusyboxImage)
+		_, err = p.Podman("load", "--quiet", "--input", image)
 	}
 	if err != nil {
 		t.Fatalf("lab: podman: %v", err)
