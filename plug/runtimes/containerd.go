@@ -58,7 +58,7 @@ func (r *Runtimes) findTask(_ context.Context, word string) (Container, error) {
 	}
 	switch {
 	case len(tasks) == 0:
-		return Container{}, fmt.Errorf("%w: %s:%s", ErrUnknown, config.ContainerdContainer, word)
+		return Container{}, fmt.Errorf("%w: %s:%s (looked below %s)", ErrUnknown, config.ContainerdContainer, word, r.containerd)
 	case len(tasks) > 1:
 		return Container{}, errors.New(ambiguous(word, tasks))
 	}

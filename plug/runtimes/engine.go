@@ -191,7 +191,7 @@ func (e *engine) inspect(ctx context.Context, word string) (c Container, owner s
 		return c, "", err
 	}
 	if status == http.StatusNotFound {
-		return c, "", fmt.Errorf("%w: %s:%s", ErrUnknown, e.kind, word)
+		return c, "", fmt.Errorf("%w: %s:%s (asked %s)", ErrUnknown, e.kind, word, e.socket)
 	}
 	if c, owner, err = e.read(body); err != nil {
 		return c, "", fmt.Errorf("%w: %s on %s: what it says of %s cannot be read: %w", ErrNoAnswer, e.kind, e.socket, word, err)

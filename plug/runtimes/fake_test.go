@@ -89,6 +89,7 @@ func TestSilence(t *testing.T) {
 		{"hangs up", func(c net.Conn) { c.Close() }, "docker on"},
 		{"garbage", says("\x00\xff\x01 what?\n\n"), "malformed"},
 		{"headers without end", func(c net.Conn) {
+			c.Read(make([]byte, 4096))
 			io.WriteString(c, "HTTP/1.1 200 OK\r\n")
 			for {
 				if _, err := io.WriteString(c, "X-Y: "+strings.Repeat("z", 4000)+"\r\n"); err != nil {
@@ -97,6 +98,7 @@ func TestSilence(t *testing.T) {
 			}
 		}, "header"},
 		{"body without end", func(c net.Conn) {
+			c.Read(make([]byte, 4096))
 			io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\n")
 			for {
 				if _, err := io.WriteString(c, strings.Repeat("[", 65536)); err != nil {
@@ -105,6 +107,7 @@ func TestSilence(t *testing.T) {
 			}
 		}, "bytes"},
 		{"body that stops", func(c net.Conn) {
+			c.Read(make([]byte, 4096))
 			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{")
 			io.Copy(io.Discard, c)
 		}, "within 300ms"},
@@ -233,7 +236,8 @@ func TestStream(t *testing.T) {
 		mu.Unlock()
 		switch turn {
 		case 1:
-			says("HTTP/1.1 503 Later\r\nContent-Length: 0\r\n\r\n")(c)
+			io.WriteString(c, "HTTP/1.1 503 Later\r\nContent-Length: 0\r\n\r\n")
+			c.Close()
 		case 2:
 			io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\nnot json\n{}\n"+event("exec_start", "no"))
 			<-listening

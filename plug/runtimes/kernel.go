@@ -24,14 +24,14 @@ const nsfsMagic = 0x6e736673
 
 // identity tells one namespace from the next at the same path.
 //
-// The inode's number alone does not: the kernel gives the lowest free one, so the
-// namespace that is made after another was removed often has its number. Where the
-// namespace is a mount, its inode lives as long as the mount, and says by its ctime when it
-// began. Below /proc there is no mount, and an inode is made whenever somebody looks:
-// there it is the process that began at some time.
+// The inode's number alone does not: the kernel gives the lowest free one, so a namespace
+// may have that of one which was removed before. Where the namespace is a mount, its inode
+// lives as long as the mount, and says by its ctime when it began, to a tick of the
+// kernel's clock. Below /proc there is no mount, and an inode is made whenever somebody
+// looks: there the process tells (see incarnation).
 type identity struct {
 	dev, ino uint64
-	began    int64 // of a mount: ctime in ns; of a process: clock ticks since boot
+	began    int64 // ctime of a mount in ns; 0 below /proc
 }
 
 func (i identity) sameNamespace(j identity) bool { return i.dev == j.dev && i.ino == j.ino }

@@ -186,7 +186,7 @@ func TestNamespaceAgain(t *testing.T) {
 	make()
 	w.told(t, ref, time.Second)
 	w.told(t, byPath, time.Second)
-	if again, err := netnsAt(path); err != nil || again.began == before.began {
+	if again, err := netnsAt(path); err != nil || again == before {
 		t.Errorf("another is %+v after %+v (%v)", again, before, err)
 	}
 	w.forget()
