@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
@@ -72,6 +73,9 @@ func add(ctx context.Context, a *skel.CmdArgs, out io.Writer) (err error) {
 	if err != nil {
 		return asked(what, err)
 	}
+	if got, err = w.settled(ctx, client, got); err != nil {
+		return err
+	}
 	if got.Plug.State != api.PlugPlugged {
 		return fail(codeRefused, "%s: it is %s: %s", what, got.Plug.State, got.Plug.Reason)
 	}
@@ -80,6 +84,24 @@ func add(ctx context.Context, a *skel.CmdArgs, out io.Writer) (err error) {
 		return err
 	}
 	return write(out, r)
+}
+
+// settled waits a moment for an attachment that is made, but not at this moment: many are
+// made at once, and each changes what is there.
+func (n *network) settled(ctx context.Context, client *api.Client, is api.Attached) (api.Attached, error) {
+	for deadline := time.Now().Add(settleLimit); is.Plug.State == api.PlugWaiting && time.Now().Before(deadline); {
+		time.Sleep(settleAgain)
+		all, err := client.Attachments(ctx, n.owner())
+		if err != nil {
+			return is, asked("look for the attachment", err)
+		}
+		i := slices.IndexFunc(all, func(x api.Attached) bool { return x.Key == is.Key })
+		if i < 0 {
+			return is, fail(codeRefused, "attachment %s was ended by somebody else", is.Key)
+		}
+		is = all[i]
+	}
+	return is, nil
 }
 
 // undone adds to an error that what was done could not be undone.

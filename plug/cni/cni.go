@@ -19,6 +19,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"time"
 
 	"github.com/containernetworking/cni/pkg/skel"
@@ -34,8 +35,9 @@ import (
 const (
 	maxOwner      = 32               // bytes
 	maxConf       = 1 << 20          // bytes of a network configuration, a previous result included
-	daemonLimit   = 20 * time.Second // an answer of the daemon
+	daemonLimit   = 15 * time.Second // an answer of the daemon
 	delegateLimit = 30 * time.Second // another plug-in; DHCP's takes long
+	collectLimit  = 90 * time.Second // all of a GC
 	settleLimit   = 3 * time.Second  // until what was added is up, in CHECK
 	settleAgain   = 50 * time.Millisecond
 )
@@ -48,6 +50,9 @@ var versions = version.VersionsStartingFrom("0.3.1")
 // network configuration in stdin. It returns the exit status, 0 or 1; an error's code is in
 // what was written to stdout.
 func Main(stdin io.Reader, stdout io.Writer, about string) int {
+	// A runtime that is gone must not end this process in the middle of an ADD: what could
+	// not be told is undone.
+	signal.Ignore(unix.SIGPIPE)
 	conf, err := bounded(stdin)
 	if err == nil {
 		err = replaceStdin(conf)

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -145,6 +146,10 @@ func TestAdd(t *testing.T) {
 	if n := len(of[apitest.Detached](asked)); n != 0 {
 		t.Errorf("%d attachments were ended", n)
 	}
+
+	// What is not there at this moment may be there at the next.
+	d.AttachAnswer.Plug.State = api.PlugWaiting
+	run{command: "ADD", id: "c1", netns: netns, ifname: "eth0", conf: at(socket, "1.1.0", "")}.ok(t)
 }
 
 // Plug-ins before this one in a chain: their interfaces, addresses and routes stay first.
@@ -241,6 +246,28 @@ func TestAddFails(t *testing.T) {
 	add.fails(t, 4, "CNI_IFNAME: eth0 exists in "+netns+" already")
 	if asked := d.Asked(); asked != nil || len(given()) != 1 {
 		t.Errorf("asked for %v, host-local has %v", asked, given())
+	}
+}
+
+// A runtime that is gone before it has the result: nothing stays for it.
+func TestAddUnheard(t *testing.T) {
+	l := lab.New(t)
+	_, netns := sandbox(l, "c1")
+	d, socket := serve(t)
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Close()
+	defer w.Close()
+	cmd := exec.Command(plugin(t))
+	cmd.Env = []string{"CNI_COMMAND=ADD", "CNI_CONTAINERID=c1", "CNI_NETNS=" + netns, "CNI_IFNAME=eth0", "CNI_PATH=" + stock}
+	cmd.Stdin, cmd.Stdout = strings.NewReader(at(socket, "1.1.0", "")), w
+	if err := cmd.Run(); cmd.ProcessState.ExitCode() != 1 {
+		t.Errorf("ended with %v", err)
+	}
+	if gone := of[apitest.Detached](d.Asked()); len(gone) != 1 {
+		t.Errorf("detached %v", gone)
 	}
 }
 

@@ -37,6 +37,8 @@ func del(ctx context.Context, a *skel.CmdArgs) error {
 
 // collect ends the network's attachments that the runtime does not list, as many as it can.
 func collect(ctx context.Context, a *skel.CmdArgs) error {
+	ctx, cancel := context.WithTimeout(ctx, collectLimit)
+	defer cancel()
 	n, err := identify(a.StdinData)
 	if err != nil {
 		return err

@@ -2,12 +2,14 @@ package cni
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -198,6 +200,51 @@ func TestLifeCycle(t *testing.T) {
 	g.must("del", "net1", ns1)
 	g.refused(`there is no "br0"`, "status", "net1", ns1)
 	g.refused(`there is no "br0"`, "add", "net1", ns1)
+}
+
+// IPv4 and IPv6, and runtimes that plug many at once.
+func TestManyAtOnce(t *testing.T) {
+	g := newGround(t)
+	g.d.Ctl("set-br", "br0", "ip=10.0.0.1/24,2001:db8::1/64")
+	g.network("net1", "1.1.0", `"isDefaultGateway":true`)
+	g.must("status", "net1", "/") // the programs are built now
+	var spaces []string
+	var first *lab.Host
+	for i := range 8 {
+		h, path := sandbox(g.lab, fmt.Sprintf("m%d", i))
+		if spaces = append(spaces, path); i == 0 {
+			first = h
+		}
+	}
+	each := func(verb string) {
+		t.Helper()
+		errs := make([]error, len(spaces))
+		var all sync.WaitGroup
+		for i, path := range spaces {
+			all.Go(func() { _, errs[i] = g.tool(verb, "net1", path) })
+		}
+		all.Wait()
+		if err := errors.Join(errs...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	each("add")
+	each("check")
+	if got := len(g.leases()); got != 2*len(spaces) {
+		t.Errorf("%d leases: %v", got, g.leases())
+	}
+	for _, p := range g.plugged() {
+		if len(p.Addresses) != 2 || len(p.Gateways) != 2 {
+			t.Fatalf("plug %+v", p)
+		}
+		for _, a := range p.Addresses {
+			if err := first.Ping(a.Addr().String()); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	each("del")
+	g.empty()
 }
 
 // Two networks on one bridge, in VLANs of their own: the garbage collection of one leaves
