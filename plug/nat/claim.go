@@ -119,6 +119,7 @@ func (f *Firewall) claimLocked() {
 			delete(f.claims, k)
 		}
 	}
+	inUse := map[int]claimKey{}
 	for _, i := range order {
 		k := keys[i]
 		if f.status[i].Err != "" {
@@ -131,11 +132,15 @@ func (f *Firewall) claimLocked() {
 		if err != nil {
 			f.status[i].Err = err.Error()
 			delete(next, k)
+			if errors.Is(err, unix.EADDRINUSE) {
+				inUse[i] = k
+			}
 			continue
 		}
 		f.claims[k] = fd
 	}
 	f.serving = next
+	f.nameHolders(inUse)
 }
 
 // couldClaimLocked says whether a port can be had now that could not be before.

@@ -58,7 +58,7 @@ func TestBesideDocker(t *testing.T) {
 		if out, err := d.Docker("exec", "d1", "sh", "-c", "nc -w 2 192.0.2.1 8080 </dev/null"); err != nil || out == "" {
 			t.Errorf("Docker's container hears %q from ours: %v", out, err)
 		}
-		g.silent(g.r1.Namespace, "tcp", d1+":80")
+		g.silent(g.r1.Namespace, d1+":80")
 		if out, err := d.Docker("exec", "d1", "sh", "-c", "nc -w 1 10.1.0.2 80 </dev/null"); err == nil {
 			t.Errorf("Docker's container reaches ours past its isolation: %q", out)
 		}
@@ -70,7 +70,7 @@ func TestBesideDocker(t *testing.T) {
 		if g.check() {
 			t.Error("something is missing")
 		}
-		g.silent(g.r1.Namespace, "tcp", d2+":80")
+		g.silent(g.r1.Namespace, d2+":80")
 		d.Must("rm", "-f", "d2")
 		d.Must("network", "rm", "n1")
 		if g.check() || g.check() {
@@ -97,14 +97,14 @@ func TestBesideDocker(t *testing.T) {
 	})
 	t.Run("users' own rules come first", func(t *testing.T) {
 		g.host.MustExec("iptables", "-I", "DOCKER-USER", "-i", "red", "-d", outside4, "-j", "DROP")
-		g.silent(g.r1.Namespace, "tcp", "192.0.2.9:80")
+		g.silent(g.r1.Namespace, "192.0.2.9:80")
 		g.host.MustExec("iptables", "-D", "DOCKER-USER", "-i", "red", "-d", outside4, "-j", "DROP")
 	})
 	t.Run("Docker makes its chain anew", func(t *testing.T) {
 		for _, rule := range rules[1:] {
 			g.host.MustExec(append([]string{"iptables", "-D"}, strings.Fields(rule)[1:]...)...)
 		}
-		g.silent(g.out.Namespace, "tcp", "192.0.2.1:8080")
+		g.silent(g.out.Namespace, "192.0.2.1:8080")
 		if !g.check() || g.check() {
 			t.Error("rules are not missed, or missed twice")
 		}
@@ -225,7 +225,7 @@ func TestForeignFirewall(t *testing.T) {
 			if !errors.Is(err, ErrBlocked) {
 				t.Errorf("check: %v", err)
 			}
-			g.silent(g.out.Namespace, "tcp", "192.0.2.1:8080")
+			g.silent(g.out.Namespace, "192.0.2.1:8080")
 			if after := g.ruleset(); after != before {
 				t.Errorf("others' rules were\n%s\nand are\n%s", before, after)
 			}

@@ -11,6 +11,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -251,12 +252,20 @@ func (g *ground) reaches(from *lab.Namespace, proto, addr, seen string) {
 	}
 }
 
-// silent says that an address does not answer.
-func (g *ground) silent(from *lab.Namespace, proto, addr string) {
+// silent says that addresses do not answer, over TCP nor UDP.
+func (g *ground) silent(from *lab.Namespace, addrs ...string) {
 	g.t.Helper()
-	if seen, err := ask(from, proto, addr, never); err == nil {
-		g.t.Errorf("%s from %s to %s: answered, and saw %s", proto, from.Name, addr, seen)
+	var all sync.WaitGroup
+	for _, addr := range addrs {
+		for _, proto := range protocols {
+			all.Go(func() {
+				if seen, err := ask(from, proto, addr, never); err == nil {
+					g.t.Errorf("%s from %s to %s: answered, and saw %s", proto, from.Name, addr, seen)
+				}
+			})
+		}
 	}
+	all.Wait()
 }
 
 // flows lists the UDP flows to published ports that the host's conntrack knows.

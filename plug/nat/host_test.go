@@ -41,7 +41,7 @@ func TestClaims(t *testing.T) {
 	}
 	status := g.apply(gateways, forwards...)
 	for i, want := range []string{
-		"port 8080/tcp of the host is in use: ",
+		"port 8080/tcp of the host is in use: nat.test (process ",
 		"",
 		"",
 		"port 8080/udp of the host is published to 10.1.0.2:80 already",
@@ -139,7 +139,7 @@ func TestKilledProcess(t *testing.T) {
 
 	g.wall = g.newWall("0123456789abcdef")
 	g.served([]Gateway{blue})
-	g.silent(g.out.Namespace, "tcp", "192.0.2.1:8080")
+	g.silent(g.out.Namespace, "192.0.2.1:8080")
 	g.expectLocalnet("0", "")
 	g.served([]Gateway{red}, forward("", 8080, "tcp", "10.1.0.2:80", "red"))
 	g.wall.giveUp()

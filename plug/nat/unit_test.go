@@ -140,3 +140,30 @@ func FuzzReadTable(f *testing.F) {
 		x.mentions("red")
 	})
 }
+
+const socketList = `  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 0100007F:1F90 0200007F:0016 01 00000000:00000000 00:00000000 00000000     0        0 20340 1 0000000000000000 100 0 0 10 0
+   1: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 20341 1 0000000000000000 100 0 0 10 0
+`
+
+func TestFindSocket(t *testing.T) {
+	for _, test := range []struct {
+		port  uint16
+		state uint64
+		want  string
+	}{{8080, 10, "20341"}, {8080, 1, "20340"}, {8081, 10, ""}, {8080, 7, ""}} {
+		if got := findSocket([]byte(socketList), test.port, test.state); got != test.want {
+			t.Errorf("port %d in state %d is of socket %q, want %q", test.port, test.state, got, test.want)
+		}
+	}
+}
+
+func FuzzFindSocket(f *testing.F) {
+	f.Add([]byte(socketList))
+	f.Add([]byte("a : b 0A c d e f g 1\n"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		if inode := findSocket(text, 8080, 10); inode != "" && !strings.Contains(string(text), inode) {
+			t.Errorf("socket %q is not in the list", inode)
+		}
+	})
+}
