@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/netip"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/miekg/dns"
@@ -23,10 +22,6 @@ const (
 	maxWait   = 8 * time.Second
 	maxScraps = 64 // datagrams that are not the answer, while one waits for it
 )
-
-// favourite is the resolver that answered last, which is asked first. It is an index into a
-// list that may have changed since: a guess.
-type favourite struct{ atomic.Uint32 }
 
 // ask has the host's resolvers answer q. What it returns fits q's ID and EDNS0.
 func (s *Server) ask(q *dns.Msg) *dns.Msg {

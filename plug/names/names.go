@@ -31,12 +31,10 @@
 package names
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -94,7 +92,7 @@ type Server struct {
 	ctx     context.Context // ends what is forwarded
 	cancel  context.CancelFunc
 	running sync.WaitGroup
-	asked   atomic.Pointer[map[netip.Addr]bool] // where this server listens or wants to
+	asked   atomic.Pointer[map[netip.Addr]bool] // where this server listens
 
 	mu        sync.Mutex // guards what follows
 	views     []View
@@ -129,17 +127,14 @@ func (s *Server) Set(views []View) {
 	}
 	s.views = slices.Clone(views)
 	zones := make(map[netip.Addr]*zone)
-	asked := make(map[netip.Addr]bool)
 	for _, v := range views {
 		z := newZone(v)
 		for _, a := range v.Listen {
 			if a = a.Unmap(); zones[a] == nil {
 				zones[a] = z
-				asked[a.WithZone("")] = true
 			}
 		}
 	}
-	s.asked.Store(&asked)
 	for a, l := range s.listeners {
 		if z := zones[a]; z != nil {
 			l.zone.Store(z)
@@ -158,7 +153,7 @@ func (s *Server) Set(views []View) {
 			s.listenLocked(a, z)
 		}
 	}
-	s.retryLocked()
+	s.settleLocked()
 }
 
 // listenLocked begins to answer at a, or notes why not.
@@ -176,8 +171,14 @@ func (s *Server) listenLocked(a netip.Addr, z *zone) {
 	s.listeners[a] = l
 }
 
-// retryLocked sees to it that what failed is tried again.
-func (s *Server) retryLocked() {
+// settleLocked ends a change: it notes where this server listens, and sees to it that what
+// failed is tried again.
+func (s *Server) settleLocked() {
+	asked := make(map[netip.Addr]bool, len(s.listeners))
+	for a := range s.listeners {
+		asked[a.WithZone("")] = true
+	}
+	s.asked.Store(&asked)
 	if len(s.failed) == 0 || s.closed {
 		if s.retry != nil {
 			s.retry.Stop()
@@ -209,7 +210,7 @@ func (s *Server) again() {
 			}
 		}
 	}
-	s.retryLocked()
+	s.settleLocked()
 }
 
 // Status says what became of the views, in the order of Set.
@@ -246,11 +247,11 @@ func (s *Server) Status() []Status {
 func (s *Server) Close() error {
 	s.mu.Lock()
 	s.closed = true
-	s.retryLocked()
 	for _, l := range s.listeners {
 		l.close()
 	}
 	clear(s.listeners)
+	s.settleLocked()
 	s.mu.Unlock()
 	s.cancel()
 	s.running.Wait()
@@ -271,93 +272,4 @@ func explain(a netip.Addr, network string, err error) error {
 		return fmt.Errorf("%s: %w: the host has no such address yet", at, errno)
 	}
 	return fmt.Errorf("%s: %w", at, errno)
-}
-
-// bounds counts what is under way.
-//
-// Thread-safety: safe for concurrent use.
-type bounds struct {
-	mu           sync.Mutex
-	forwards     map[netip.Addr]int // by client
-	conns        map[netip.Addr]int
-	allForwards  int
-	allConns     int
-	lastComplain time.Time
-}
-
-func (b *bounds) take(by map[netip.Addr]int, all *int, a netip.Addr, max, each int) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if *all >= max || by[a] >= each {
-		return false
-	}
-	*all++
-	by[a]++
-	return true
-}
-
-func (b *bounds) give(by map[netip.Addr]int, all *int, a netip.Addr) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	*all--
-	if by[a]--; by[a] == 0 {
-		delete(by, a)
-	}
-}
-
-// seldom is true once a minute.
-func (b *bounds) seldom() bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if time.Since(b.lastComplain) < time.Minute {
-		return false
-	}
-	b.lastComplain = time.Now()
-	return true
-}
-
-// ownAddresses are those of the host, not older than a second.
-//
-// Thread-safety: safe for concurrent use.
-type ownAddresses struct {
-	mu   sync.Mutex
-	all  map[netip.Addr]bool
-	read time.Time
-}
-
-func (o *ownAddresses) has(a netip.Addr, enter func(func() error) error) bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if time.Since(o.read) > time.Second {
-		o.read = time.Now()
-		all := map[netip.Addr]bool{}
-		err := enter(func() error {
-			list, err := net.InterfaceAddrs()
-			for _, x := range list {
-				if p, err := netip.ParsePrefix(x.String()); err == nil {
-					all[p.Addr().Unmap()] = true
-				}
-			}
-			return err
-		})
-		if err == nil {
-			o.all = all
-		}
-	}
-	return o.all[a.WithZone("")]
-}
-
-// answers says whether the peer is one whose questions are answered.
-func (s *Server) answers(z *zone, peer netip.Addr) bool {
-	bare := peer.WithZone("")
-	if slices.ContainsFunc(z.clients, func(p netip.Prefix) bool { return p.Contains(bare) }) {
-		return true
-	}
-	return peer.IsLoopback() || s.own.has(peer, s.enter)
-}
-
-// compareAddrs puts the addresses of a name into an order that does not hang on that of the
-// records.
-func compareAddrs(a, b netip.Addr) int {
-	return cmp.Or(cmp.Compare(a.BitLen(), b.BitLen()), a.Compare(b))
 }

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/miekg/dns"
@@ -30,8 +31,10 @@ type resolvers struct {
 //
 // Thread-safety: safe for concurrent use.
 type resolvConf struct {
-	path      string
-	favourite favourite
+	path string
+	// favourite is the server that answered last, which is asked first: an index into a list
+	// that may have changed since, so a guess.
+	favourite atomic.Uint32
 
 	mu   sync.Mutex // guards what follows
 	seen fs.FileInfo

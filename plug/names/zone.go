@@ -1,6 +1,7 @@
 package names
 
 import (
+	"cmp"
 	"net"
 	"net/netip"
 	"slices"
@@ -277,4 +278,10 @@ func sizeOf(q *dns.Msg) int {
 		return int(opt.UDPSize())
 	}
 	return dns.MinMsgSize
+}
+
+// compareAddrs puts the addresses of a name into an order that does not hang on that of the
+// records.
+func compareAddrs(a, b netip.Addr) int {
+	return cmp.Or(cmp.Compare(a.BitLen(), b.BitLen()), a.Compare(b))
 }
