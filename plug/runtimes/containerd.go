@@ -47,14 +47,15 @@ func (r *Runtimes) tasks(pick func(id string) bool) (list []task, there bool) {
 	return list, true
 }
 
-// findTask takes an ID, or the beginning of one.
+// findTask takes an ID, or the beginning of one that is digits, as nerdctl and Kubernetes
+// make them. Others are names that somebody chose, and are given in full.
 func (r *Runtimes) findTask(_ context.Context, word string) (Container, error) {
 	tasks, there := r.tasks(func(id string) bool { return id == word })
 	if !there {
 		return Container{}, errAbsent
 	}
-	if len(tasks) == 0 {
-		tasks, _ = r.tasks(func(id string) bool { return strings.HasPrefix(id, word) })
+	if len(tasks) == 0 && len(word) >= leastID {
+		tasks, _ = r.tasks(func(id string) bool { return isDigits(id) && strings.HasPrefix(id, word) })
 	}
 	switch {
 	case len(tasks) == 0:
@@ -72,6 +73,11 @@ func (r *Runtimes) findTask(_ context.Context, word string) (Container, error) {
 		c.PID = pid
 	}
 	return c, c.settle()
+}
+
+// isDigits says that an ID was made by a machine.
+func isDigits(id string) bool {
+	return len(id) > shortID && strings.Trim(id, "0123456789abcdef") == ""
 }
 
 // processRuns is false for a process that has ended and was not waited for.

@@ -42,7 +42,8 @@ func (r *real) ref(name string) config.ContainerRef {
 	return config.ContainerRef{Kind: r.kind, Name: name}
 }
 
-// Two engines in a host:
+// Two engines in a host. Containers that need no network of the engine's own have none,
+// which is faster.
 //
 //	┌─ Host "a" ─────────────────────────────────────┐
 //	│ dockerd, containerd      podman system service │
@@ -72,7 +73,7 @@ func TestEngines(t *testing.T) {
 	t.Run("containerd", func(t *testing.T) { tasksOf(t, rt, d) })
 	t.Run("bare", func(t *testing.T) { bare(t, rt, d, p) })
 	t.Run("moby", func(t *testing.T) {
-		d.Must("run", "-d", "--name", "m1", lab.BusyboxImage, "sleep", "1000")
+		d.Must("run", "-d", "--name", "m1", "--network", "none", lab.BusyboxImage, "sleep", "1000")
 		id := d.Must("inspect", "-f", "{{.Id}}", "m1")
 		if _, err := os.Stat(filepath.Join(d.State, "io.containerd.runtime.v2.task", "moby", id, "init.pid")); err != nil {
 			t.Fatal(err)
@@ -87,7 +88,7 @@ func TestEngines(t *testing.T) {
 func (r *real) life(t *testing.T) {
 	ctx := t.Context()
 	id := r.cli("run", "-d", "--name", "web", "--network", "n1", "--network-alias", "www", lab.BusyboxImage, "sleep", "1000")
-	other := r.cli("run", "-d", "--name", "Web_2.x", lab.BusyboxImage, "sleep", "1000")
+	other := r.cli("run", "-d", "--name", "Web_2.x", "--network", "none", lab.BusyboxImage, "sleep", "1000")
 	for _, word := range []string{"web", id, id[:12], id[:8]} {
 		c, err := r.rt.Find(ctx, r.kind+":"+word)
 		if err != nil {
@@ -151,7 +152,7 @@ func (r *real) life(t *testing.T) {
 // shared is --network container:x and --network host.
 func (r *real) shared(t *testing.T) {
 	ctx := t.Context()
-	r.cli("run", "-d", "--name", "owner", lab.BusyboxImage, "sleep", "1000")
+	r.cli("run", "-d", "--name", "owner", "--network", "none", lab.BusyboxImage, "sleep", "1000")
 	r.cli("run", "-d", "--name", "guest", "--network", "container:owner", lab.BusyboxImage, "sleep", "1000")
 	r.cli("run", "-d", "--name", "host", "--network", "host", lab.BusyboxImage, "sleep", "1000")
 	owner, err := r.rt.Find(ctx, r.kind+":owner")
@@ -175,7 +176,7 @@ func (r *real) shared(t *testing.T) {
 // watch is what is told, and how soon.
 func (r *real) watch(t *testing.T) {
 	// IDs of 12 digits are names, too.
-	id := r.cli("create", "--name", "w1", lab.BusyboxImage, "sleep", "1000")
+	id := r.cli("create", "--name", "w1", "--network", "none", lab.BusyboxImage, "sleep", "1000")
 	w := r.rt.watching(t, r.ref("w1"), r.ref(id[:12]))
 	w.told(t, config.ContainerRef{}, 5*time.Second)
 	look := func() Container {
@@ -246,11 +247,11 @@ func (r *real) watch(t *testing.T) {
 
 // bare is who is meant by a bare name.
 func bare(t *testing.T, rt *Runtimes, d *lab.Docker, p *lab.Podman) {
-	p.Must("run", "-d", "--name", "both", lab.BusyboxImage, "sleep", "1000")
+	p.Must("run", "-d", "--name", "both", "--network", "none", lab.BusyboxImage, "sleep", "1000")
 	if c, err := rt.Find(t.Context(), "both"); err != nil || c.Ref.String() != "podman:both" {
 		t.Errorf("podman's: %+v, %v", c, err)
 	}
-	id := d.Must("run", "-d", "--name", "both", lab.BusyboxImage, "sleep", "1000")
+	id := d.Must("run", "-d", "--name", "both", "--network", "none", lab.BusyboxImage, "sleep", "1000")
 	if c, err := rt.Find(t.Context(), "both"); err != nil || c.Ref.String() != "docker:both" {
 		t.Errorf("both: %+v, %v", c, err)
 	}
@@ -258,7 +259,7 @@ func bare(t *testing.T, rt *Runtimes, d *lab.Docker, p *lab.Podman) {
 	if c, err := rt.Find(t.Context(), id[:6]); err != nil || c.Ref.String() != "docker:both" {
 		t.Errorf("by ID: %+v, %v", c, err)
 	}
-	p.Must("run", "-d", "--name", id[:6], lab.BusyboxImage, "sleep", "1000")
+	p.Must("run", "-d", "--name", id[:6], "--network", "none", lab.BusyboxImage, "sleep", "1000")
 	if c, err := rt.Find(t.Context(), id[:6]); err != nil || c.Ref.String() != "podman:"+id[:6] {
 		t.Errorf("by name: %+v, %v", c, err)
 	}

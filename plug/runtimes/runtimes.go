@@ -122,7 +122,7 @@ func (r *Runtimes) kinds() []kind {
 // digits alone are no pid. The ref is canonical (pid with its start).
 //
 // Docker takes the beginning of an ID for a name, however short. A bare word is such a
-// beginning only when nobody is called exactly that.
+// beginning only when it has leastID digits and nobody is called exactly that.
 func (r *Runtimes) Find(ctx context.Context, word string) (Container, error) {
 	ref, err := config.ParseContainer(word)
 	if err != nil {
@@ -141,16 +141,14 @@ func (r *Runtimes) Find(ctx context.Context, word string) (Container, error) {
 		case errors.Is(err, ErrUnknown):
 			looked = append(looked, k.name+" ("+k.where+")")
 			continue
-		case errors.Is(err, ErrNoAnswer):
+		case err != nil:
 			return Container{}, fmt.Errorf("find container %q: %w; write the kind in front of the name, such as %s:%s, if it is not %s's",
 				word, err, config.NetNSContainer, word, k.name)
-		case err != nil:
-			return Container{}, fmt.Errorf("find container %q: %w", word, err)
 		}
 		if c.answersTo(ref.Name) {
 			return c, nil
 		}
-		if first == nil {
+		if first == nil && len(ref.Name) >= leastID {
 			first = &c
 		}
 	}
@@ -224,8 +222,11 @@ func (r *Runtimes) lookHere(ref config.ContainerRef) (c Container, err error) {
 	return c, nil
 }
 
-// shortID is how many digits of an ID runtimes show, which is enough for a name.
-const shortID = 12
+// How many digits of an ID are enough.
+const (
+	shortID = 12 // for a name: it is what runtimes show
+	leastID = 4  // for a bare word that a user types
+)
 
 // answersTo says whether word is the container's name, or enough of its ID.
 func (c *Container) answersTo(word string) bool {
