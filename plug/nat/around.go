@@ -52,16 +52,13 @@ type droppingChain struct {
 // where Docker's chain is not. With an error, it is what could be read.
 func lookAround(ours string) (*surroundings, error) {
 	s := &surroundings{}
+	var all []*nftables.Chain
 	c, err := open()
-	if err != nil {
-		if errors.Is(err, unix.EPROTONOSUPPORT) {
-			err = nil // a kernel without nftables
-		}
-		return s, err
+	if err == nil {
+		defer c.CloseLasting()
+		all, err = c.ListChains()
 	}
-	defer c.CloseLasting()
-	all, err := c.ListChains()
-	if err != nil {
+	if err != nil && !noNFTables(err) {
 		return s, fmt.Errorf("list chains: %w", err)
 	}
 	var errs []error

@@ -91,22 +91,21 @@ func (p *page) add(name string, kind nftables.ChainType, hook *nftables.ChainHoo
 // The published port's key is protocol and port; where one address of the host is meant,
 // that comes first. The datum is where to.
 var (
-	proto  = nftables.TypeInetProto
-	port   = nftables.TypeInetService
-	addr4  = nftables.TypeIPAddr
-	addr6  = nftables.TypeIP6Addr
-	name   = nftables.TypeIFName
-	names2 = nftables.MustConcatSetType(name, name)
-	to4    = nftables.MustConcatSetType(addr4, port)
-	to6    = nftables.MustConcatSetType(addr6, port)
+	typeName       = nftables.TypeIFName
+	typeNames      = nftables.MustConcatSetType(typeName, typeName)
+	typePublished  = nftables.MustConcatSetType(nftables.TypeInetProto, nftables.TypeInetService)
+	typePublished4 = nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeInetProto, nftables.TypeInetService)
+	typePublished6 = nftables.MustConcatSetType(nftables.TypeIP6Addr, nftables.TypeInetProto, nftables.TypeInetService)
+	typeTo4        = nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeInetService)
+	typeTo6        = nftables.MustConcatSetType(nftables.TypeIP6Addr, nftables.TypeInetService)
 )
 
 func (p *page) addSets(gateways []Gateway, serving map[claimKey]target) {
-	all := set{name: setGateways, key: name, comment: "interfaces that are containers' gateways"}
-	itself := set{name: setItself, key: names2, comment: "in by a gateway, and out by the same"}
-	masq := set{name: setMasquerade, key: name, comment: "gateways whose containers have the host's address elsewhere"}
-	internal := set{name: setInternal, key: name, comment: "gateways whose containers know nobody elsewhere"}
-	bridges := set{name: setDocker, key: name, comment: "bridges that Docker isolates"}
+	all := set{name: setGateways, key: typeName, comment: "interfaces that are containers' gateways"}
+	itself := set{name: setItself, key: typeNames, comment: "in by a gateway, and out by the same"}
+	masq := set{name: setMasquerade, key: typeName, comment: "gateways whose containers have the host's address elsewhere"}
+	internal := set{name: setInternal, key: typeName, comment: "gateways whose containers know nobody elsewhere"}
+	bridges := set{name: setDocker, key: typeName, comment: "bridges that Docker isolates"}
 	for _, g := range gateways {
 		key := ifkey(g.Interface)
 		all.put(key, nil)
@@ -121,10 +120,10 @@ func (p *page) addSets(gateways []Gateway, serving map[claimKey]target) {
 	for _, d := range p.docker {
 		bridges.put(ifkey(d), nil)
 	}
-	any4 := set{name: setPublished4, key: nftables.MustConcatSetType(proto, port), data: &to4}
-	at4 := set{name: setPublished4 + setPublishedAt, key: nftables.MustConcatSetType(addr4, proto, port), data: &to4}
-	any6 := set{name: setPublished6, key: nftables.MustConcatSetType(proto, port), data: &to6}
-	at6 := set{name: setPublished6 + setPublishedAt, key: nftables.MustConcatSetType(addr6, proto, port), data: &to6}
+	any4 := set{name: setPublished4, comment: "ports of the host, and where they lead", key: typePublished, data: &typeTo4}
+	at4 := set{name: setPublished4 + setPublishedAt, comment: "ports of one address of the host", key: typePublished4, data: &typeTo4}
+	any6 := set{name: setPublished6, comment: "ports of the host, and where they lead", key: typePublished, data: &typeTo6}
+	at6 := set{name: setPublished6 + setPublishedAt, comment: "ports of one address of the host", key: typePublished6, data: &typeTo6}
 	for _, k := range slices.SortedFunc(maps.Keys(serving), claimKey.compare) {
 		s := &any4
 		switch {

@@ -70,6 +70,9 @@ func newGround(t *testing.T) *ground {
 			return err
 		})
 	}
+	// As strict as hosts are: what comes in must come in where answers go out.
+	g.host.Sysctl("net.ipv4.conf.all.rp_filter", "1")
+	g.host.Sysctl("net.ipv4.conf.default.rp_filter", "1")
 	u := l.Underlay("net", lab.UnderlayOptions{})
 	u.Join(g.host, host4+"/24", host6+"/64")
 	u.Join(g.out, outside4+"/24", outside6+"/64")

@@ -184,6 +184,8 @@ func TestCheck(t *testing.T) {
 		"nft delete element " + table + " published4 { tcp . 8080 }",
 		"sysctl -w net.ipv4.ip_forward=0",
 		"sysctl -w net.ipv6.conf.all.forwarding=0",
+		"sysctl -w net.ipv4.conf.red.forwarding=0",
+		"sysctl -w net.ipv6.conf.red.forwarding=0",
 		"sysctl -w net.ipv4.conf.red.route_localnet=0",
 		"ip -6 route del local ::1 dev red table local",
 	} {

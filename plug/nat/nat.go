@@ -1,5 +1,6 @@
 // Package nat makes interfaces of the host gateways: forwarding, masquerading and published
-// ports, by nftables in one table of our own. It knows no bridge and no container.
+// ports, by nftables in one table of our own. It knows no bridge and no container. It needs
+// Linux 5.2, which has NAT in tables of both families.
 //
 // Its one idea: the kernel's rules are a page that is written anew as a whole. Apply
 // composes the page from nothing but what it is given and replaces the old one in a single
@@ -23,8 +24,10 @@
 // # What stays
 //
 // Forwarding is a property of the whole host. It is switched on when a gateway needs it and
-// never switched off again: by then others may count on it. What is a danger without our
-// rules (route_localnet) is taken back before them.
+// never switched off again: by then others may count on it. It lets the host forward for
+// everybody, as it does on any router; a Docker before version 28 that starts later finds it on,
+// and leaves the policy of FORWARD alone. What is a danger without our rules (route_localnet)
+// is taken back before them.
 package nat
 
 import (
@@ -90,6 +93,7 @@ type Firewall struct {
 	localnet []localnet          // what we opened to loopback addresses
 	gen      uint32              // nftables' generation at which all was well
 	genKnown bool
+	clean    bool             // nothing of ours is anywhere
 	tookOver bool             // a killed process's leavings have been looked at
 	blocked  map[string]error // by interface: a foreign firewall
 }
@@ -139,10 +143,15 @@ func (f *Firewall) applyLocked() error {
 	f.genKnown = false
 	f.claimLocked()
 	if len(f.gateways) == 0 {
-		err := f.removeLocked()
+		var err error
+		if !f.clean {
+			err = f.removeLocked()
+			f.clean = err == nil
+		}
 		f.forgetLocked()
 		return err
 	}
+	f.clean = false
 	// What is not known of others keeps nothing of ours from being done.
 	others, unknown := lookAround(f.name)
 	docker := others.dockerBridges()

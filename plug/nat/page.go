@@ -173,8 +173,17 @@ func sameElements(a, b []nftables.SetElement) bool {
 	return true
 }
 
+// noNFTables says that an error means a kernel without nftables, in which there is nothing
+// of anybody's.
+func noNFTables(err error) bool {
+	return errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL)
+}
+
 func hasTable(c *nftables.Conn, name string) (bool, error) {
 	tables, err := c.ListTablesOfFamily(nftables.TableFamilyINet)
+	if noNFTables(err) {
+		return false, nil
+	}
 	if err != nil {
 		return false, err
 	}
@@ -185,8 +194,8 @@ func hasTable(c *nftables.Conn, name string) (bool, error) {
 func removeTable(name string) error {
 	c, err := open()
 	if err != nil {
-		if errors.Is(err, unix.EPROTONOSUPPORT) {
-			return nil // a kernel without nftables has no table
+		if noNFTables(err) {
+			return nil
 		}
 		return err
 	}
@@ -202,7 +211,7 @@ func removeTable(name string) error {
 func elements(table, name string) ([][]byte, error) {
 	c, err := open()
 	if err != nil {
-		if errors.Is(err, unix.EPROTONOSUPPORT) {
+		if noNFTables(err) {
 			return nil, nil
 		}
 		return nil, err

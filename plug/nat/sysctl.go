@@ -31,6 +31,9 @@ const (
 	forwarding6 = "ipv6/conf/all/forwarding"
 )
 
+// ofInterface is the switch for what comes in by one interface.
+func ofInterface(family, ifname string) string { return family + "/conf/" + ifname + "/forwarding" }
+
 func families(gateways []Gateway) (v4, v6 bool) {
 	for _, g := range gateways {
 		for _, s := range g.Subnets {
@@ -41,41 +44,54 @@ func families(gateways []Gateway) (v4, v6 bool) {
 	return v4, v6
 }
 
-// forwardingEnabled says whether the host forwards what gateways need.
-func forwardingEnabled(gateways []Gateway) bool {
+// forwardingKeys lists the switches that gateways need, the host's first: its own
+// sets all interfaces', which somebody may have set otherwise since.
+func forwardingKeys(gateways []Gateway) (keys []string) {
 	v4, v6 := families(gateways)
-	for _, x := range []struct {
-		wanted bool
-		key    string
-	}{{v4, forwarding4}, {v6, forwarding6}} {
-		if on, _ := readSysctl(x.key); x.wanted && on == "0" {
-			return false
+	if v4 {
+		keys = append(keys, forwarding4)
+	}
+	if v6 {
+		keys = append(keys, forwarding6)
+	}
+	for _, g := range gateways {
+		v4, v6 := families([]Gateway{g})
+		if v4 {
+			keys = append(keys, ofInterface("ipv4", g.Interface))
+		}
+		if v6 {
+			keys = append(keys, ofInterface("ipv6", g.Interface))
 		}
 	}
-	return true
+	return keys
+}
+
+// forwardingEnabled says whether the host forwards what gateways need.
+func forwardingEnabled(gateways []Gateway) bool {
+	return !slices.ContainsFunc(forwardingKeys(gateways), func(key string) bool {
+		on, _ := readSysctl(key)
+		return on == "0"
+	})
 }
 
 // enableForwarding makes the host a router for the families that gateways have. That is a
-// property of the host, not of an interface: what comes back in from elsewhere is
-// forwarded by the sysctl of the interface it comes in by (IPv4), or by that of all (IPv6).
+// property of the host, not of gateways: what comes back in from elsewhere is forwarded by
+// the switch of the interface it comes in by.
 func enableForwarding(gateways []Gateway) error {
-	v4, v6 := families(gateways)
-	if v4 {
-		if err := setSysctl(forwarding4, "1"); err != nil {
-			return fmt.Errorf("enable IPv4 forwarding: %w", err)
+	for _, key := range forwardingKeys(gateways) {
+		on, err := readSysctl(key)
+		if err == nil && on == "0" {
+			if key == forwarding6 {
+				err = keepRouterAdvertisements(gateways)
+			}
+			if err == nil {
+				err = setSysctl(key, "1")
+			}
 		}
-	}
-	if !v6 {
-		return nil
-	}
-	on, err := readSysctl(forwarding6)
-	if err == nil && on == "0" {
-		if err = keepRouterAdvertisements(gateways); err == nil {
-			err = setSysctl(forwarding6, "1")
+		gone := errors.Is(err, os.ErrNotExist) && key != forwarding4 && key != forwarding6
+		if err != nil && !gone { // an interface that is not there yet gets it by Check
+			return fmt.Errorf("enable forwarding: %w", err)
 		}
-	}
-	if err != nil {
-		return fmt.Errorf("enable IPv6 forwarding: %w", err)
 	}
 	return nil
 }
