@@ -91,24 +91,102 @@ func TestMovesToTheNewNamespace(t *testing.T) {
 	g.hasNot(g.c, "eth1")
 }
 
-// make was killed between the pair and its alias.
-func TestHalfMade(t *testing.T) {
+// Whoever made the pair was killed before it wrote the alias: 0x76737763 says so.
+func TestUnfinished(t *testing.T) {
 	g := newGround(t)
 	s := spec()
-	half := g.mustPlug(s, nil)
-	g.h.MustExec("ip", "link", "set", "p1", "alias", "")
-	p := g.mustPlug(s, nil)
-	if !p.Made || p.Host == half.Host {
-		t.Errorf("the pair is %+v, was %+v half made", p, half)
+	unfinish := func() {
+		g.mustPlug(s, nil)
+		g.h.MustExec("ip", "link", "set", "p1", "alias", "")
+		g.h.MustExec("ip", "link", "set", "p1", "group", "0x76737763")
 	}
-	// One that only looks like it is somebody's.
+	unfinish()
+	if p := g.mustPlug(s, nil); !p.Made {
+		t.Errorf("the pair is %+v", p)
+	}
+	if err := g.h.Do(func() error { return wire.Unplug("p1", s.Alias) }); err != nil {
+		t.Error(err)
+	}
+	unfinish()
+	g.h.Do(func() error {
+		left, err := wire.Leftovers("vswitch test ")
+		if err != nil || len(left) != 1 || left[0].Name != "p1" || left[0].Alias != "" {
+			t.Errorf("leftovers are %v, error %v", left, err)
+		}
+		return wire.Unplug(left[0].Name, left[0].Alias)
+	})
+	g.hasNot(g.h, "p1")
+
+	// One that only has no alias is somebody's.
+	g.mustPlug(s, nil)
 	g.h.MustExec("ip", "link", "set", "p1", "alias", "")
-	s.MAC[5]++
 	g.unchanged(func() {
 		if _, err := g.plug(s, nil); !errors.Is(err, wire.ErrTaken) {
 			t.Errorf("plugged over somebody's pair: %v", err)
 		}
 	})
+}
+
+// A process is killed while it plugs, at every moment: whoever comes after it finds all
+// that it made.
+func TestKilled(t *testing.T) {
+	g := newGround(t)
+	s := spec()
+	before, inside := g.state(g.h), g.state(g.c)
+	for i := range 24 {
+		p := g.h.Start("env", "WIRE_TEST_PLUG="+path(g.c), os.Args[0], "-test.run=^TestKilled$")
+		begun := func() error {
+			if !strings.Contains(p.Out.String(), "begin") {
+				return errors.New("it has not begun")
+			}
+			return nil
+		}
+		lab.Eventually(t, 10*time.Second, begun)
+		time.Sleep(time.Duration(i) * 150 * time.Microsecond) // spread over the Plug
+		p.Kill()
+		if i%2 == 0 {
+			g.mustPlug(s, nil)
+			g.has(g.c, "address 10.1.0.5/24 on eth1", "route 10.9.0.0/16 via 10.1.0.9 on eth1 metric 0")
+		}
+		g.h.Do(func() error {
+			left, err := wire.Leftovers("vswitch test ")
+			if err != nil {
+				t.Error(err)
+			}
+			for _, l := range left {
+				if err := wire.Unplug(l.Name, l.Alias); err != nil {
+					t.Error(err)
+				}
+			}
+			return nil
+		})
+		for _, d := range [][]string{lab.Snapshot(before).Diff(g.state(g.h)), lab.Snapshot(inside).Diff(g.state(g.c))} {
+			if len(d) > 0 {
+				t.Fatalf("round %d: left behind: %v", i, d)
+			}
+		}
+	}
+}
+
+// TestMain is TestKilled's other process, too: it plugs and unplugs until it is killed.
+func TestMain(m *testing.M) {
+	path := os.Getenv("WIRE_TEST_PLUG")
+	if path == "" {
+		os.Exit(m.Run())
+	}
+	n, err := wire.Open(path)
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println("begin")
+	for {
+		if _, err := wire.Plug(n, spec(), nil); err != nil {
+			panic(err)
+		}
+		if err := wire.Unplug(spec().Host, spec().Alias); err != nil {
+			panic(err)
+		}
+	}
 }
 
 // A second network card: whose default route it is.

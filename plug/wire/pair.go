@@ -122,8 +122,8 @@ func (w *work) find() error {
 		w.host, w.peer = l, peer
 	case a.Alias == w.s.Alias:
 		w.stale = l // it leads to a namespace that the container has no more
-	case a.Alias == "" && peer != nil && peer.Attrs().Name == w.s.IfName && bytes.Equal(peer.Attrs().HardwareAddr, w.s.MAC):
-		w.stale = l // make was killed before it wrote the alias
+	case unfinished(a):
+		w.stale = l
 	default:
 		return fmt.Errorf("interface %s is somebody else's: %w", w.s.Host, ErrTaken)
 	}
@@ -194,10 +194,18 @@ func (w *work) free() error {
 	return nil
 }
 
+// making is the group (IFLA_GROUP) of a host's end that has no alias yet. The kernel takes
+// an alias of an interface that there is and of none that is made by the same request,
+// but a group it takes: so a maker that was killed in between is known, too.
+const making = 0x76737763 // "vswc"
+
+// unfinished says whether an interface is such a one.
+func unfinished(a *netlink.LinkAttrs) bool { return a.Alias == "" && a.Group == making }
+
 // make makes the pair, both ends in their places.
 func (w *work) make() error {
 	attrs := netlink.NewLinkAttrs()
-	attrs.Name, attrs.MTU = w.s.Host, w.s.MTU
+	attrs.Name, attrs.MTU, attrs.Group = w.s.Host, w.s.MTU, making
 	veth := netlink.NewVeth(attrs)
 	veth.PeerName, veth.PeerHardwareAddr, veth.PeerMTU = w.s.IfName, w.s.MAC, uint32(w.s.MTU)
 	veth.PeerNamespace = netlink.NsFd(w.n.fd)
@@ -209,10 +217,11 @@ func (w *work) make() error {
 		return fmt.Errorf("make the pair %s, %s: %w", w.s.Host, w.s.IfName, err)
 	}
 	w.onFailure(func() { _ = remove(veth) })
-	// The kernel takes an alias of an interface that there is, and of none that is
-	// made by the same request.
 	if err := netlink.LinkSetAlias(veth, w.s.Alias); err != nil {
 		return fmt.Errorf("set alias of %s: %w", w.s.Host, err)
+	}
+	if err := netlink.LinkSetGroup(veth, 0); err != nil {
+		return fmt.Errorf("set group of %s: %w", w.s.Host, err)
 	}
 	if w.host, err = netlink.LinkByIndex(veth.Index); err != nil {
 		return fmt.Errorf("look up what was made: %w", err)
@@ -238,6 +247,11 @@ func (w *work) setAlias() error {
 func (w *work) change() error {
 	if err := w.setAlias(); err != nil {
 		return err
+	}
+	if w.host.Attrs().Group == making { // killed between the two
+		if err := netlink.LinkSetGroup(w.host, 0); err != nil {
+			return fmt.Errorf("set group of %s: %w", w.s.Host, err)
+		}
 	}
 	old := *w.peer.Attrs()
 	if old.Name != w.s.IfName {
@@ -341,7 +355,7 @@ func Unplug(host, alias string) error {
 	if err != nil {
 		return fmt.Errorf("unplug %s: %w", host, err)
 	}
-	if l.Type() != "veth" || l.Attrs().Alias != alias || l.Attrs().Name != host {
+	if a := l.Attrs(); l.Type() != "veth" || a.Name != host || a.Alias != alias && !unfinished(a) {
 		return fmt.Errorf("unplug %s: the interface is somebody else's: %w", host, ErrTaken)
 	}
 	if err := remove(l); err != nil {
@@ -365,7 +379,8 @@ type Leftover struct {
 	Index       int
 }
 
-// Leftovers lists the veth ends of this namespace whose alias begins with prefix.
+// Leftovers lists the veth ends of this namespace whose alias begins with prefix, and
+// those whose maker was killed before it gave them one: their Alias is empty.
 func Leftovers(prefix string) ([]Leftover, error) {
 	for try := 1; ; try++ {
 		all, err := netlink.LinkList()
@@ -377,7 +392,7 @@ func Leftovers(prefix string) ([]Leftover, error) {
 		}
 		var list []Leftover
 		for _, l := range all {
-			if a := l.Attrs(); l.Type() == "veth" && a.Alias != "" && strings.HasPrefix(a.Alias, prefix) {
+			if a := l.Attrs(); l.Type() == "veth" && (unfinished(a) || a.Alias != "" && strings.HasPrefix(a.Alias, prefix)) {
 				list = append(list, Leftover{Name: a.Name, Alias: a.Alias, Index: a.Index})
 			}
 		}
