@@ -3,7 +3,9 @@ package lab
 import (
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -61,9 +63,7 @@ func nothingLeft(t *testing.T, c *cage, pids []int) {
 		t.Error("no process was in the cage")
 	}
 	for _, pid := range pids {
-		// A zombie has ended; whose it is now may be in no hurry.
-		stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-		if len(stat) > 0 && !strings.Contains(string(stat), ") Z ") {
+		if stat, ok := lives(pid); ok {
 			t.Errorf("process %d is left: %s", pid, stat)
 		}
 	}
@@ -71,6 +71,60 @@ func nothingLeft(t *testing.T, c *cage, pids []int) {
 	if strings.Contains(string(mounts), c.dir) {
 		t.Errorf("mounts are left:\n%s", mounts)
 	}
+}
+
+// lives is false for a zombie: it has ended, and whose it is now may be in no hurry.
+func lives(pid int) (stat string, ok bool) {
+	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	return string(text), len(text) > 0 && !strings.Contains(string(text), ") Z ")
+}
+
+// TestKilledDocker kills a test binary that has a container: Docker's daemons die with it,
+// and so does what is meant to outlive them.
+func TestKilledDocker(t *testing.T) {
+	if os.Getenv("LAB_HELPER") == "1" {
+		d := New(t).Host("a").Docker(DockerOptions{})
+		d.Must("run", "-d", "--network", "none", BusyboxImage, "sleep", "1000")
+		fmt.Printf("ready %v\n", append(d.cage.processes(), d.cage.guard))
+		select {}
+	}
+	h := New(t).Host("outer")
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	victim := h.Start("env", "LAB_HELPER=1", exe, "-test.run=^TestKilledDocker$")
+	var pids []int
+	Eventually(t, 30*time.Second, func() error {
+		for line := range strings.Lines(victim.Out.String()) {
+			rest, ok := strings.CutPrefix(line, "ready ")
+			if !ok || !strings.HasSuffix(rest, "]\n") {
+				continue
+			}
+			for word := range strings.FieldsSeq(strings.Trim(rest, "[]\n")) {
+				pid, err := strconv.Atoi(word)
+				if err != nil {
+					return err
+				}
+				pids = append(pids, pid)
+			}
+			return nil
+		}
+		return fmt.Errorf("the other test is not ready: %s", victim.Out)
+	})
+	if len(pids) < 5 { // the guard, containerd, dockerd, a shim, sleep
+		t.Errorf("processes %v", pids)
+	}
+	victim.Signal(syscall.SIGKILL)
+	<-victim.Done()
+	Eventually(t, 10*time.Second, func() error {
+		for _, pid := range pids {
+			if stat, ok := lives(pid); ok {
+				return fmt.Errorf("process %d outlived the test: %s", pid, stat)
+			}
+		}
+		return nil
+	})
 }
 
 func TestPodman(t *testing.T) {
