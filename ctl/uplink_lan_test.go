@@ -213,7 +213,7 @@ func lease(t *testing.T, u *uplinkLab, c *lab.Container) {
 	for path, text := range map[string]string{
 		conf: fmt.Sprintf("start 192.0.2.100\nend 192.0.2.120\ninterface eth1\nlease_file %s\npidfile %s\nopt subnet 255.255.255.0\nopt lease 600\n",
 			filepath.Join(u.Dir(), "leases"), filepath.Join(u.Dir(), "udhcpd.pid")),
-		script: "#!/bin/sh\n[ \"$1\" = bound ] && ip addr add $ip/24 dev $interface\nexit 0\n",
+		script:                           "#!/bin/sh\n[ \"$1\" = bound ] && ip addr add $ip/24 dev $interface\nexit 0\n",
 		filepath.Join(u.Dir(), "leases"): "",
 	} {
 		if err := os.WriteFile(path, []byte(text), 0o755); err != nil {

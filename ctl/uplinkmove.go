@@ -364,6 +364,14 @@ func (x *seenRoute) automatic(addresses []hostAddress) bool {
 
 // set makes the route go by interface to instead of from, in one step where it exists.
 func (x *hostRoute) set(from, to int) error {
+	if err := tell(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, x.wordsFor(from, to)); err != nil {
+		return fmt.Errorf("set route %s: %w", x.Text, err)
+	}
+	return nil
+}
+
+// wordsFor says the route with interface to in the place of from.
+func (x *hostRoute) wordsFor(from, to int) []byte {
 	b := slices.Clone(x.Words[:unix.SizeofRtMsg])
 	binary.NativeEndian.PutUint32(b[rtmFlags:], binary.NativeEndian.Uint32(b[rtmFlags:])&rtnhOnlink)
 	all, _ := attributesOf(x.Words, unix.SizeofRtMsg)
@@ -387,10 +395,7 @@ func (x *hostRoute) set(from, to int) error {
 	if x.Expires > 0 {
 		b = appendAttribute(b, rtaExpires, words32(x.Expires))
 	}
-	if err := tell(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, b); err != nil {
-		return fmt.Errorf("set route %s: %w", x.Text, err)
-	}
-	return nil
+	return b
 }
 
 // end is one end of a move.
