@@ -213,10 +213,7 @@ func (s *surroundings) accept(mark string, gateways []Gateway) error {
 // accepted says whether Docker's chain has what accept puts there.
 func (s *surroundings) accepted(mark string, gateways []Gateway) bool {
 	return !slices.ContainsFunc(s.docker, func(x *xtables) bool {
-		has, want := x.marked(mark), x.wanted(mark, gateways)
-		slices.Sort(has)
-		slices.Sort(want)
-		return !slices.Equal(has, want)
+		return !same(x.marked(mark), x.wanted(mark, gateways))
 	})
 }
 

@@ -1,7 +1,9 @@
 package nat
 
 import (
+	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -216,6 +218,52 @@ func TestCheck(t *testing.T) {
 	g.check()
 	if on := g.host.MustExec("cat", "/proc/sys/net/ipv4/conf/late/route_localnet"); strings.TrimSpace(on) != "1" {
 		t.Errorf("route_localnet of an interface that came later is %s", on)
+	}
+}
+
+// Who watches need not wait for the next look.
+func TestWatch(t *testing.T) {
+	g := newGround(t)
+	g.served([]Gateway{red})
+	ctx, cancel := context.WithCancel(t.Context())
+	changes := make(chan struct{}, 100)
+	ended := make(chan error, 1)
+	go func() { // ends with ctx
+		ended <- g.host.Do(func() error { return g.wall.Watch(ctx, func() { changes <- struct{}{} }) })
+	}()
+	told := func() bool {
+		select {
+		case <-changes:
+			return true
+		case <-time.After(2 * watchPause):
+			return false
+		}
+	}
+	lab.Eventually(t, soon, func() error { // it takes a moment to begin
+		g.host.MustExec("nft", "add", "table", "inet", "other")
+		g.host.MustExec("nft", "delete", "table", "inet", "other")
+		if !told() {
+			return errors.New("a change is not told")
+		}
+		return nil
+	})
+	for told() {
+	}
+	g.host.MustExec("nft", "flush", "ruleset")
+	if !told() || !g.check() {
+		t.Error("that all rules are gone is not told")
+	}
+	for end := time.Now().Add(soon); told(); { // what Check did is told as well, and then no more
+		if g.check() {
+			t.Error("something is missing again")
+		}
+		if time.Now().After(end) {
+			t.Fatal("changes are told for ever")
+		}
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
 	}
 }
 

@@ -85,6 +85,31 @@ func TestWantedRules(t *testing.T) {
 	}
 }
 
+func TestRulesAreKnownByTheirMeaning(t *testing.T) {
+	want := (&xtables{}).wanted("m", []Gateway{red})
+	for _, test := range []struct {
+		name string
+		has  []string
+		want bool
+	}{
+		{"as they are", want, true},
+		{"in another order", []string{want[1], want[0]}, true},
+		{"in other words", []string{
+			"-A DOCKER-USER -i red -m comment --comment m -j ACCEPT ",
+			"-A DOCKER-USER -o red -m comment --comment m -m conntrack --ctstate DNAT,RELATED,ESTABLISHED -j ACCEPT",
+		}, true},
+		{"one twice", append(slices.Clone(want), want[0]), false},
+		{"one short", want[:1], false},
+		{"without the condition", []string{want[0], "-A DOCKER-USER -o red -m comment --comment m -j ACCEPT"}, false},
+		{"of another interface", []string{want[0], strings.Replace(want[1], "red", "blue", 1)}, false},
+		{"that drop", []string{want[0], strings.Replace(want[1], "ACCEPT", "DROP", 1)}, false},
+	} {
+		if got := same(test.has, want); got != test.want {
+			t.Errorf("rules %s: same is %t", test.name, got)
+		}
+	}
+}
+
 func TestGatewaysAreChecked(t *testing.T) {
 	for _, g := range [][]Gateway{
 		{{Interface: ""}}, {{Interface: "all"}}, {{Interface: "default"}}, {{Interface: ".."}}, {{Interface: "a/b"}},

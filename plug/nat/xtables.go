@@ -146,7 +146,7 @@ func (x *xtables) marked(mark string) (rules []string) {
 	return rules
 }
 
-// wanted is what our rules should be, spelled as -S prints them.
+// wanted is what our rules should be.
 func (x *xtables) wanted(mark string, gateways []Gateway) (rules []string) {
 	for _, g := range gateways {
 		v4, v6 := families([]Gateway{g})
@@ -164,12 +164,45 @@ func (x *xtables) wanted(mark string, gateways []Gateway) (rules []string) {
 	return rules
 }
 
+// meaning is what a rule says, however a version of iptables spells it.
+func meaning(rule string) string {
+	w := strings.Fields(rule)
+	words := ""
+	for i := 0; i+1 < len(w); i++ {
+		switch w[i] {
+		case "-i", "-o", "-j":
+			words += w[i] + w[i+1] + " "
+		case "--ctstate":
+			states := strings.Split(w[i+1], ",")
+			slices.Sort(states)
+			words += strings.Join(states, ",") + " "
+		case "!":
+			words += "! "
+		}
+	}
+	return words
+}
+
+// same says whether rules mean the same, in any order.
+func same(a, b []string) bool {
+	var m, n []string
+	for _, r := range a {
+		m = append(m, meaning(r))
+	}
+	for _, r := range b {
+		n = append(n, meaning(r))
+	}
+	slices.Sort(m)
+	slices.Sort(n)
+	return slices.Equal(m, n)
+}
+
 // put makes our rules in Docker's chain exactly those. What lacks comes before what is
 // too much goes, so that nothing is shut out meanwhile.
 func (x *xtables) put(mark string, want []string) error {
 	surplus := x.marked(mark)
 	for _, r := range want {
-		if i := slices.Index(surplus, r); i >= 0 {
+		if i := slices.IndexFunc(surplus, func(s string) bool { return meaning(s) == meaning(r) }); i >= 0 {
 			surplus = slices.Delete(surplus, i, i+1)
 			continue
 		}
