@@ -17,7 +17,7 @@
 //	                        ProgramExternalConnectivity                            ▶ publish= of its port
 //	container stops         RevokeExternalConnectivity, Leave                      ▶ no pair
 //	                        DeleteEndpoint, ReleaseAddress                         ▶ no item
-//	docker network rm       DeleteNetwork, ReleaseAddress, ReleasePool             ▶ nothing is left
+//	docker network rm       ReleaseAddress, ReleasePool, DeleteNetwork             ▶ nothing is left
 package docker
 
 import (

@@ -20,7 +20,7 @@ func FuzzCalls(f *testing.F) {
 	f.Add(at("NetworkDriver.CreateEndpoint"), endpointOn(net2, ep1, "fe80::1%x/24"), at("NetworkDriver.ProgramExternalConnectivity"), published(ep1, `[{"Proto":6,"Port":1}]`))
 	f.Add(at("IpamDriver.RequestPool"), `{"Pool":"10.1.0.0/30"}`, at("IpamDriver.RequestAddress"), `{"PoolID":"docker/10.1.0.0/30","Options":{"RequestAddressType":"com.docker.network.gateway"}}`)
 	f.Add(at("IpamDriver.RequestPool"), `{"Pool":"fd00::/127","SubPool":"fd00::/128"}`, at("IpamDriver.RequestAddress"), `{"PoolID":"docker/fd00::/127"}`)
-	f.Add(at("IpamDriver.RequestPool"), `{"Options":{"bridge":"br0"}}`, at("IpamDriver.RequestAddress"), `{"PoolID":"bridge/br0/4","Address":"10.0.0.255"}`)
+	f.Add(at("IpamDriver.RequestPool"), `{"Pool":"10.0.0.0/24","Options":{"bridge":"br0"}}`, at("IpamDriver.RequestAddress"), `{"PoolID":"bridge/br0/4","Address":"10.0.0.255"}`)
 	f.Add(at("NetworkDriver.CreateNetwork"), `{"NetworkID":"x","Options":{"com.docker.network.generic":{"mtu":"1e9"}}}`, at("Plugin.Activate"), `[`)
 	f.Fuzz(func(t *testing.T, p1 uint8, b1 string, p2 uint8, b2 string) {
 		d, s, _ := newDouble(t, operators)

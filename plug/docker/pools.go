@@ -34,6 +34,7 @@ const (
 type pool struct {
 	Subnet netip.Prefix
 	Range  netip.Prefix // within Subnet
+	Given  int          // how often it was given and not released
 }
 
 func poolOf(i held.Item) (p pool, ok bool) {
@@ -133,7 +134,12 @@ func (d *Driver) poolOfBridge(name string, subnet, among netip.Prefix, v6 bool) 
 	if err != nil {
 		return poolResponse{}, err
 	}
-	if subnet.IsValid() && subnet != p.Subnet {
+	// dockerd asks again and again, for ever, as long as a subnet that its user did not name
+	// overlaps with a route of the host, and this one does (libnetwork, requestPoolHelper).
+	if !subnet.IsValid() {
+		return poolResponse{}, fmt.Errorf("IPAM option bridge: Docker wants the subnet of %s by name: give --subnet %s, too", name, p.Subnet)
+	}
+	if subnet != p.Subnet {
 		return poolResponse{}, fmt.Errorf("subnet %s is not that of bridge %s; allowed: %s", subnet, name, p.Subnet)
 	}
 	if among.IsValid() {
@@ -180,7 +186,7 @@ func (d *Driver) newPool(ctx context.Context, subnet, among netip.Prefix, v6, ov
 	if !within(among, subnet) {
 		return poolResponse{}, fmt.Errorf("range %s is not part of subnet %s", among, subnet)
 	}
-	p := pool{Subnet: subnet, Range: among}
+	p := pool{Subnet: subnet, Range: among, Given: 1}
 	taken := map[string]bool{}
 	for _, i := range d.o.Switch.Held() {
 		o, ok := poolOf(i)
@@ -192,9 +198,11 @@ func (d *Driver) newPool(ctx context.Context, subnet, among netip.Prefix, v6, ov
 			continue
 		}
 		id := ownPool + strings.TrimPrefix(i.Key, poolKey(""))
-		if o == p && len(d.leases.Leases(id)) == 0 {
-			// Given before, and nobody took an address of it: Docker lost the answer.
-			return poolResponse{PoolID: id, Pool: subnet.String(), Data: map[string]string{}}, nil
+		if o.Subnet == subnet && o.Range == among && len(d.leases.Leases(id)) == 0 {
+			// Given before, and nobody took an address of it: Docker lost the answer, or asks
+			// for two networks at once, of which the second will be refused.
+			p.Given += o.Given
+			return d.keepPool(ctx, strings.TrimPrefix(i.Key, poolKey("")), p)
 		}
 		return poolResponse{}, fmt.Errorf("subnet %s overlaps with %s, which Docker has already; allowed: another one, or --ipam-opt overlap=true", subnet, o.Subnet)
 	}
@@ -205,14 +213,18 @@ func (d *Driver) newPool(ctx context.Context, subnet, among netip.Prefix, v6, ov
 	if len(d.o.Switch.Held()) >= maxItems {
 		return poolResponse{}, fmt.Errorf("Docker has %d networks and endpoints on the switch: that is all there may be", maxItems)
 	}
+	return d.keepPool(ctx, id, p)
+}
+
+func (d *Driver) keepPool(ctx context.Context, id string, p pool) (poolResponse, error) {
 	data, err := json.Marshal(p)
 	if err != nil {
 		return poolResponse{}, err
 	}
 	if err := d.hold(ctx, []held.Item{{Key: poolKey(id), Data: data}}); err != nil {
-		return poolResponse{}, fmt.Errorf("keep pool %s: %w", subnet, err)
+		return poolResponse{}, fmt.Errorf("keep pool %s: %w", p.Subnet, err)
 	}
-	return poolResponse{PoolID: ownPool + id, Pool: subnet.String(), Data: map[string]string{}}, nil
+	return poolResponse{PoolID: ownPool + id, Pool: p.Subnet.String(), Data: map[string]string{}}, nil
 }
 
 // Where a subnet comes from when the user names none: the first /24 of these that neither a
@@ -301,32 +313,24 @@ func (d *Driver) releasePool(ctx context.Context, q releasePoolRequest) (none, e
 		return none{}, err
 	}
 	defer back()
+	i, ok := d.find(poolKey(id))
+	p, isOne := poolOf(i)
+	if !ok || !isOne {
+		return none{}, nil
+	}
+	if p.Given--; p.Given > 0 {
+		_, err := d.keepPool(ctx, id, p)
+		return none{}, err
+	}
 	return none{}, d.dropPool(ctx, id)
 }
 
 // dropPool forgets a pool of Docker's own. The caller has the turn.
 func (d *Driver) dropPool(ctx context.Context, id string) error {
-	i, ok := d.find(poolKey(id))
-	p, isOne := poolOf(i)
-	if !ok || !isOne || d.inUse(p) {
-		return nil
-	}
-	if err := d.hold(ctx, nil, i.Key); err != nil {
+	if err := d.hold(ctx, nil, poolKey(id)); err != nil {
 		return fmt.Errorf("forget pool %s: %w", id, err)
 	}
 	return d.leases.Forget(ownPool + id)
-}
-
-// inUse says whether a network has a pool's addresses. Docker deletes a network before its
-// pool, so this is somebody who gives back what another network has: of two that asked for
-// the same pool at the same time, the one that was refused.
-func (d *Driver) inUse(p pool) bool {
-	for _, i := range d.o.Switch.Held() {
-		if n, ok := networkOf(i); ok && slices.Contains(n.Subnets, p.Subnet) {
-			return true
-		}
-	}
-	return false
 }
 
 type addressRequest struct {
@@ -473,9 +477,17 @@ func (d *Driver) given(p ipam.Pool, want netip.Addr) error {
 	return err
 }
 
-// written says which addresses are written down for plugs on a bridge: nobody leased them.
+// written says which addresses of a pool are somebody's without a lease: those written down
+// for plugs of its bridge, and those that networks keep for themselves.
 func (d *Driver) written(p ipam.Pool) func(netip.Addr) bool {
 	taken := map[netip.Addr]bool{}
+	for _, i := range d.o.Switch.Held() {
+		if n, ok := networkOf(i); ok && slices.Contains(n.Subnets, p.Subnet) {
+			for _, a := range slices.Concat(n.Gateways, n.Aux) {
+				taken[a] = true
+			}
+		}
+	}
 	if b, ok := d.o.Switch.Bridge(p.Name); ok {
 		for _, port := range b.Ports {
 			if g, ok := port.Plug(); ok && g.Container.Kind != config.RuntimeContainer && port.Options["tag"] == b.Options["tag"] {
@@ -488,22 +500,14 @@ func (d *Driver) written(p ipam.Pool) func(netip.Addr) bool {
 	return func(a netip.Addr) bool { return taken[a] }
 }
 
-// uses says whether a network or an endpoint of Docker's has an address of a pool.
+// uses says whether an endpoint has an address of a pool.
 func (d *Driver) uses(p ipam.Pool, a netip.Addr) bool {
 	for _, i := range d.o.Switch.Held() {
-		if n, ok := networkOf(i); ok && slices.Contains(n.Subnets, p.Subnet) && n.keeps(a) {
-			return true
-		}
 		if e, ok := endpointOf(i); ok && slices.Contains(e.Addresses, netip.PrefixFrom(a, p.Subnet.Bits())) && d.wired(i) {
 			return true
 		}
 	}
 	return false
-}
-
-// keeps says whether an address is the network's own business.
-func (n *network) keeps(a netip.Addr) bool {
-	return slices.Contains(n.Gateways, a) || slices.Contains(n.Aux, a)
 }
 
 type releaseAddressRequest struct{ PoolID, Address string }
@@ -521,11 +525,6 @@ func (d *Driver) releaseAddress(ctx context.Context, q releaseAddressRequest) (n
 	p, err := d.resolve(q.PoolID)
 	if err != nil {
 		return none{}, nil // what is gone with its pool is free
-	}
-	for _, i := range d.o.Switch.Held() {
-		if n, ok := networkOf(i); ok && slices.Contains(n.Subnets, p.Subnet) && n.keeps(a) {
-			return none{}, nil // see inUse
-		}
 	}
 	for _, l := range d.leases.Leases(p.Name) {
 		if l.Addr == a && OwnsLease(l.Owner) {
