@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -29,35 +30,50 @@ func tasksBelow(state string) string { return filepath.Join(state, "io.container
 // task is one container of containerd.
 type task struct{ namespace, id string }
 
-// tasks lists those that pick takes, and says whether the directory is there.
-func (r *Runtimes) tasks(pick func(id string) bool) (list []task, there bool) {
-	if _, err := os.Stat(r.containerd); err != nil {
-		return nil, false
+// tasks lists those of each namespace that are in what pick returns of its directory. The
+// error is errAbsent or ErrNoAnswer.
+func (r *Runtimes) tasks(pick func(dir string) ([]string, error)) (list []task, err error) {
+	namespaces, err := namesIn(r.containerd)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, errAbsent
+	case err != nil:
+		return nil, fmt.Errorf("%w: containerd: %w", ErrNoAnswer, err)
 	}
-	for _, namespace := range namesIn(r.containerd) {
+	for _, namespace := range namespaces {
 		if namespace == moby {
 			continue
 		}
-		for _, id := range namesIn(filepath.Join(r.containerd, namespace)) {
-			if pick(id) && len(list) < maxList {
-				list = append(list, task{namespace, id})
-			}
+		ids, err := pick(filepath.Join(r.containerd, namespace))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("%w: containerd: %w", ErrNoAnswer, err)
+		}
+		for _, id := range ids {
+			list = append(list, task{namespace, id})
 		}
 	}
-	return list, true
+	return list, nil
 }
 
 // findTask takes an ID, or the beginning of one that is digits, as nerdctl and Kubernetes
 // make them. Others are names that somebody chose, and are given in full.
 func (r *Runtimes) findTask(_ context.Context, word string) (Container, error) {
-	tasks, there := r.tasks(func(id string) bool { return id == word })
-	if !there {
-		return Container{}, errAbsent
-	}
-	if len(tasks) == 0 && len(word) >= leastID {
-		tasks, _ = r.tasks(func(id string) bool { return isDigits(id) && strings.HasPrefix(id, word) })
+	tasks, err := r.tasks(func(dir string) ([]string, error) {
+		_, err := os.Lstat(filepath.Join(dir, word))
+		if err != nil {
+			return nil, err
+		}
+		return []string{word}, nil
+	})
+	if err == nil && len(tasks) == 0 && len(word) >= leastID {
+		tasks, err = r.tasks(func(dir string) ([]string, error) {
+			ids, err := namesIn(dir)
+			return slices.DeleteFunc(ids, func(id string) bool { return !isDigits(id) || !strings.HasPrefix(id, word) }), err
+		})
 	}
 	switch {
+	case err != nil:
+		return Container{}, err
 	case len(tasks) == 0:
 		return Container{}, fmt.Errorf("%w: %s:%s (looked below %s)", ErrUnknown, config.ContainerdContainer, word, r.containerd)
 	case len(tasks) > 1:
@@ -104,7 +120,7 @@ func ambiguous(word string, tasks []task) string {
 }
 
 func (r *Runtimes) taskNames(context.Context) (list []string) {
-	tasks, _ := r.tasks(func(string) bool { return true })
+	tasks, _ := r.tasks(namesIn)
 	for _, t := range tasks {
 		list = append(list, t.id)
 	}

@@ -105,7 +105,7 @@ func TestSilence(t *testing.T) {
 					return
 				}
 			}
-		}, "bytes"},
+		}, "docker on"}, // too much, or too slow
 		{"body that stops", func(c net.Conn) {
 			c.Read(make([]byte, 4096))
 			io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{")

@@ -170,21 +170,27 @@ func (r *Runtimes) findNetNS(_ context.Context, name string) (Container, error) 
 	return c.mounted()
 }
 
-func (r *Runtimes) netnsNames(context.Context) []string { return namesIn(r.netns) }
+func (r *Runtimes) netnsNames(context.Context) []string {
+	names, _ := namesIn(r.netns)
+	return names
+}
 
-// namesIn lists a directory, of which nothing is known.
-func namesIn(dir string) (list []string) {
+// namesIn lists a directory, as far as its names can be names of containers.
+func namesIn(dir string) (list []string, err error) {
 	f, err := os.Open(dir)
 	if err != nil {
-		return nil
+		return nil, err
 	}
 	defer f.Close()
-	all, _ := f.Readdirnames(maxList)
+	all, err := f.Readdirnames(maxList)
+	if err != nil && err != io.EOF { // it is empty
+		return nil, err
+	}
 	slices.Sort(all)
 	for _, name := range all {
 		if validName(name) {
 			list = append(list, name)
 		}
 	}
-	return list
+	return list, nil
 }
