@@ -32,6 +32,52 @@ func TestAdopt(t *testing.T) {
 	})
 }
 
+// A Plug that has nothing to change is no event to anybody: events are what makes the
+// switch look again.
+func TestAdoptIsSilent(t *testing.T) {
+	g := newGround(t)
+	s := spec()
+	g.mustPlug(s, nil)
+	for _, n := range []*lab.Host{g.h, g.c} {
+		p := n.Start("ip", "-oneline", "monitor", "link", "address", "route")
+		n.MustExec("ip", "link", "add", "name", "mark0", "type", "bridge")
+		heard := func(what string) {
+			t.Helper()
+			lab.Eventually(t, 5*time.Second, func() error {
+				if out := p.Out.String(); !strings.Contains(out, what) {
+					return fmt.Errorf("no event of %s in %q", what, out)
+				}
+				return nil
+			})
+		}
+		// Until it listens, and then between two events.
+		lab.Eventually(t, 5*time.Second, func() error {
+			n.MustExec("ip", "link", "set", "mark0", "mtu", "1400")
+			n.MustExec("ip", "link", "set", "mark0", "mtu", "1401")
+			if !strings.Contains(p.Out.String(), "mtu 1401") {
+				return errors.New("ip monitor does not listen")
+			}
+			return nil
+		})
+		n.MustExec("ip", "link", "set", "mark0", "mtu", "1402")
+		heard("mtu 1402")
+		for _, had := range []*wire.Spec{nil, &s} {
+			if p := g.mustPlug(s, had); p.Made {
+				t.Error("made again")
+			}
+		}
+		n.MustExec("ip", "link", "set", "mark0", "mtu", "1403")
+		heard("mtu 1403")
+		_, after, _ := strings.Cut(p.Out.String(), "mtu 1402")
+		_, after, _ = strings.Cut(after, "\n")
+		for line := range strings.Lines(after) {
+			if !strings.Contains(line, "mark0") {
+				t.Errorf("an event in %s: %s", n.Name, line)
+			}
+		}
+	}
+}
+
 // Everything of a pair that is there can be changed.
 func TestChange(t *testing.T) {
 	g := newGround(t)

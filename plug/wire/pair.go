@@ -181,7 +181,7 @@ func (w *work) free() error {
 	for _, a := range all {
 		p := prefixOf(a.IPNet)
 		for _, q := range w.s.Addresses {
-			if p.Addr() != q.Addr() || ours[a.LinkIndex] {
+			if p.Addr() != q.Addr() || ours[a.LinkIndex] || q.Addr().Is6() && q.Addr().IsLinkLocalUnicast() {
 				continue
 			}
 			on := "another interface"
@@ -198,6 +198,8 @@ func (w *work) free() error {
 // an alias of an interface that there is and of none that is made by the same request,
 // but a group it takes: so a maker that was killed in between is known, too.
 const making = 0x76737763 // "vswc"
+
+const in6AddrGenModeNone = 1 // IN6_ADDR_GEN_MODE_NONE, linux/if_link.h
 
 // unfinished says whether an interface is such a one.
 func unfinished(a *netlink.LinkAttrs) bool { return a.Alias == "" && a.Group == making }
@@ -222,6 +224,11 @@ func (w *work) make() error {
 	}
 	if err := netlink.LinkSetGroup(veth, 0); err != nil {
 		return fmt.Errorf("set group of %s: %w", w.s.Host, err)
+	}
+	// The host's end is the switch's: no address, nothing sent by the host's own stack.
+	err = netlink.LinkSetIP6AddrGenMode(veth, in6AddrGenModeNone)
+	if err != nil && !errors.Is(err, unix.EAFNOSUPPORT) { // there is no IPv6, or none below its least MTU
+		return fmt.Errorf("keep IPv6 addresses off %s: %w", w.s.Host, err)
 	}
 	if w.host, err = netlink.LinkByIndex(veth.Index); err != nil {
 		return fmt.Errorf("look up what was made: %w", err)
@@ -298,13 +305,9 @@ func (w *work) rename(old string) error {
 
 // raise brings both ends and the container's loopback up, and waits until both carry
 // frames: that is some time after the kernel has said that they are up (link watch), and
-// what is sent before is lost.
+// what is sent before is lost. What is up already is not touched: it would be an event,
+// and an event is what brings callers here.
 func (w *work) raise() error {
-	// The host's end is the switch's: no address, nothing sent by the host's own stack.
-	err := netlink.LinkSetIP6AddrGenMode(w.host, in6AddrGenModeNone)
-	if err != nil && !errors.Is(err, unix.EAFNOSUPPORT) { // there is no IPv6, or none below its least MTU
-		return fmt.Errorf("keep IPv6 addresses off %s: %w", w.s.Host, err)
-	}
 	lo, err := w.in.LinkByName("lo")
 	if err == nil && lo.Attrs().RawFlags&unix.IFF_UP == 0 {
 		err = w.in.LinkSetUp(lo)
@@ -312,16 +315,17 @@ func (w *work) raise() error {
 	if err != nil {
 		return fmt.Errorf("bring the container's loopback up: %w", err)
 	}
-	if err := netlink.LinkSetUp(w.host); err != nil {
-		return fmt.Errorf("bring %s up: %w", w.s.Host, err)
+	if w.host.Attrs().RawFlags&unix.IFF_UP == 0 {
+		if err := netlink.LinkSetUp(w.host); err != nil {
+			return fmt.Errorf("bring %s up: %w", w.s.Host, err)
+		}
 	}
+	// Renaming may have taken it down since it was looked at; up again is no event.
 	if err := w.in.LinkSetUp(w.peer); err != nil {
 		return fmt.Errorf("bring %s of the container up: %w", w.s.IfName, err)
 	}
 	return w.running()
 }
-
-const in6AddrGenModeNone = 1 // IN6_ADDR_GEN_MODE_NONE, linux/if_link.h
 
 func (w *work) running() error {
 	deadline := time.Now().Add(runningWait)
