@@ -8,6 +8,7 @@ import (
 
 	"vswitch/ctl/api"
 	"vswitch/ctl/config"
+	"vswitch/mesh"
 	"vswitch/plug/docker"
 	"vswitch/plug/held"
 )
@@ -29,6 +30,24 @@ func (d *Daemon) hold(put []held.Item, owner string, del []string) error {
 }
 
 func (d *Daemon) release(owner string, keys ...string) error { return d.hold(nil, owner, keys) }
+
+// displaced refuses a change of the document that would take the place of what a runtime
+// asked for: its bridge, or a name.
+func (d *Daemon) displaced(old, doc config.Document) error {
+	_, had := d.plugs.expand(mesh.Expand(old))
+	_, has := d.plugs.expand(mesh.Expand(doc))
+	for _, m := range has {
+		if slices.Contains(had, m) {
+			continue
+		}
+		hint := "unplug it first"
+		if m.Owner == docker.Owner {
+			hint = "remove the network or the container with docker first"
+		}
+		return &api.Error{Status: 409, Message: fmt.Sprintf("%s needs what this would change (%s, for %s): %s", m.Owner, m.Why, m.Key, hint)}
+	}
+	return nil
+}
 
 // Attach is described at api.PlugService.
 func (d *Daemon) Attach(ctx context.Context, q api.Attachment) (api.Attached, error) {

@@ -28,8 +28,9 @@ type gateways struct {
 	state    func() gatewayState
 	wake     chan struct{} // holds one when something changed
 
-	work sync.Mutex // one at a time applies
-	used bool       // there was something to apply; guarded by work
+	work sync.Mutex    // one at a time applies
+	used bool          // there was something to apply; guarded by work, and so is what follows
+	last *gatewayState // what was applied without an error; nil: nothing
 
 	mu        sync.Mutex // guards what follows; taken last
 	published []api.PublishStatus
@@ -43,6 +44,13 @@ type gatewayState struct {
 	rows     []api.PublishStatus // one a published port; State waiting where forward is -1
 	forward  []int               // by row: its place in forwards, or -1
 	views    []dnsnames.View
+}
+
+// same says whether the firewall is asked for the same.
+func (s *gatewayState) same(o *gatewayState) bool {
+	return slices.Equal(s.forwards, o.forwards) && slices.EqualFunc(s.gateways, o.gateways, func(a, b nat.Gateway) bool {
+		return a.Interface == b.Interface && a.Masquerade == b.Masquerade && a.Internal == b.Internal && slices.Equal(a.Subnets, b.Subnets)
+	})
 }
 
 // gatewayCheckEvery is how often it is looked whether somebody took rules away.
@@ -82,9 +90,19 @@ func (g *gateways) apply() {
 	defer g.work.Unlock()
 	s := g.state()
 	nothing := len(s.gateways)+len(s.forwards) == 0
-	status, err := g.firewall.Apply(s.gateways, s.forwards)
-	if nothing && !g.used {
-		err = nil // a kernel without nftables is no trouble to a switch that is no gateway
+	var status []nat.Status
+	var err error
+	if g.last != nil && g.last.same(&s) {
+		status = g.firewall.Statuses()
+	} else {
+		status, err = g.firewall.Apply(s.gateways, s.forwards)
+		if nothing && !g.used {
+			err = nil // a kernel without nftables is no trouble to a switch that is no gateway
+		}
+		g.last = nil
+		if err == nil {
+			g.last = &s
+		}
 	}
 	g.used = g.used || !nothing
 	g.dns.Set(s.views)

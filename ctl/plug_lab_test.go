@@ -307,6 +307,13 @@ func TestPlugComesBack(t *testing.T) {
 		if took := time.Since(began); took > limit && os.Getenv("CI") == "" {
 			t.Logf("%s: took %s", what, took)
 		}
+		lab.Eventually(t, patient, func() error {
+			if now := g.plug("netns:" + name); now.State != api.PlugPlugged {
+				t.Logf("%s: reached, yet it is %s: %s", what, now.State, now.Reason)
+				return fmt.Errorf("it is %s: %s", now.State, now.Reason)
+			}
+			return nil
+		})
 		if now := g.plug("netns:" + name); now.MAC != first.MAC || now.Addresses[0] != first.Addresses[0] {
 			t.Errorf("%s: it was %s %s, and is %s %s", what, first.MAC, first.Addresses[0], now.MAC, now.Addresses[0])
 		}

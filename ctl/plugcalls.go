@@ -11,6 +11,7 @@ import (
 	"vswitch/ctl/api"
 	"vswitch/ctl/config"
 	"vswitch/plug"
+	"vswitch/plug/docker"
 	"vswitch/plug/ipam"
 	"vswitch/plug/runtimes"
 	plugwire "vswitch/plug/wire"
@@ -176,6 +177,12 @@ func plugError(err error, field, value string) error {
 func (d *Daemon) Unplug(ctx context.Context, q api.UnplugRequest) (api.UnplugResult, error) {
 	refs := d.meant(ctx, q.Container)
 	var res api.UnplugResult
+	if i, ok := d.heldPort(q.Container); ok && i.Owner != docker.Owner {
+		// What a runtime attached and forgot: the operator names its port.
+		res.Version, _ = d.store.View()
+		res.Ports = []string{q.Container}
+		return res, d.Detach(ctx, i.Owner, i.Key)
+	}
 	edit, err := d.change(q.Comment, 0, false, func(doc config.Document) (config.Document, error) {
 		var ops []config.Op
 		var where []string

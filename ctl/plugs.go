@@ -46,7 +46,10 @@ type plugs struct {
 	gateways  *gateways
 	alias     func(port string) string
 	dockerErr atomic.Pointer[string]
-	misfits   map[held.Misfit]bool // that were told; guarded by reconciler.mu
+
+	// Guarded by reconciler.mu.
+	misfits map[held.Misfit]bool // that were told
+	mtus    map[string]int       // of bridges that have plugs, as the keeper was told
 }
 
 // openPlugs opens what is kept. It makes nothing yet.
@@ -56,7 +59,7 @@ func (d *Daemon) openPlugs(o Options, instance string) error {
 	if err != nil {
 		return err
 	}
-	p := &plugs{o: o.Plug, db: db, remove: remove, alias: func(port string) string { return ports.Owned(instance, port) }}
+	p := &plugs{o: o.Plug, db: db, remove: remove, mtus: map[string]int{}, alias: func(port string) string { return ports.Owned(instance, port) }}
 	past, err := plug.OpenPast(db)
 	if err == nil {
 		p.leases, err = ipam.Open(db)
@@ -68,6 +71,9 @@ func (d *Daemon) openPlugs(o Options, instance string) error {
 		db.Close()
 		remove()
 		return fmt.Errorf("%s: %w", path, err)
+	}
+	for _, text := range p.leases.Damaged() {
+		d.log.Warn("a lease cannot be read; its address is not given out", "lease", text)
 	}
 	p.runtimes = runtimes.New(runtimes.Options{Docker: o.Plug.Docker, Podman: o.Plug.Podman, Containerd: o.Plug.Containerd, Log: d.log})
 	p.keeper = plug.New(p.runtimes, p.leases, past, plug.Options{
@@ -127,6 +133,20 @@ func (d *Daemon) runPlugs(ctx context.Context) {
 	d.runDocker(ctx)
 	d.running.Go(func() { d.watchMTU(ctx) }) //
 	p.keeper.Collect(func(l ipam.Lease) bool { return !leaseOfPlug(l.Owner) })
+	d.forgetPools()
+}
+
+// forgetPools forgets who had addresses of bridges that are no more.
+func (d *Daemon) forgetPools() {
+	doc := d.current()
+	for _, pool := range d.plugs.leases.Pools() {
+		if doc.Bridge(pool) != nil || len(d.plugs.leases.Leases(pool)) > 0 {
+			continue
+		}
+		if err := d.plugs.leases.Forget(pool); err != nil {
+			d.log.Warn("the addresses of a bridge that is gone could not be forgotten", "bridge", pool, "err", err)
+		}
+	}
 }
 
 // leaseOfPlug says whether a lease is a plug's, which its owner tells: docker:web eth1.
@@ -182,22 +202,28 @@ func (d *Daemon) watchMTU(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			d.wantPlugs()
+			d.followMTUs()
 		}
 	}
 }
 
-// wantPlugs tells the keeper which plugs the document wants.
-func (d *Daemon) wantPlugs() {
+// followMTUs tells the keeper when the tunnels of a bridge carry something else.
+func (d *Daemon) followMTUs() {
 	r := d.reconciler
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	d.wantPlugsLocked(r.desired)
+	for bridge, was := range d.plugs.mtus {
+		if r.plugMTULocked(bridge) != was {
+			d.wantPlugsLocked(r.desired)
+			return
+		}
+	}
 }
 
 // wantPlugsLocked is called with reconciler.mu held.
 func (d *Daemon) wantPlugsLocked(doc config.Document) {
 	var wants []plug.Want
+	clear(d.plugs.mtus)
 	for i := range doc.Bridges {
 		b := &doc.Bridges[i]
 		var common *bridgePlugs
@@ -207,6 +233,7 @@ func (d *Daemon) wantPlugsLocked(doc config.Document) {
 			}
 			if common == nil {
 				common = d.bridgePlugsLocked(b)
+				d.plugs.mtus[b.Name] = common.mtu
 			}
 			if w, ok := d.want(common, p); ok {
 				wants = append(wants, w)

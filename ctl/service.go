@@ -125,6 +125,9 @@ func (d *Daemon) changeLocked(comment string, confirm time.Duration, dry bool, n
 	}
 	res := api.EditResult{Version: version, Changes: config.Diff(old, doc)}
 	res.Changed = len(res.Changes) > 0
+	if err := d.displaced(old, doc); err != nil {
+		return api.EditResult{}, err
+	}
 	if dry {
 		return res, nil
 	}
