@@ -16,8 +16,8 @@ import (
 )
 
 // The plug-in protocol (Docker's plugin_api.md): POST /Subsystem.Method with a JSON body, and
-// a JSON answer. A refusal is an answer with status 200 whose field Err says why: Docker shows
-// that text to the user as it stands. Other statuses are for what is no conversation.
+// a JSON answer. A refusal is an answer with status 200 that says why: Docker shows that text
+// to the user as it stands. Other statuses are for what is no conversation.
 const contentType = "application/vnd.docker.plugins.v1.2+json"
 
 // method reads a body and answers it.
@@ -131,7 +131,9 @@ func (d *Driver) contained(ctx context.Context, name string, call method, body [
 	return call(d, ctx, body)
 }
 
-func failure(err error) any { return map[string]string{"Err": err.Error()} }
+// failure is a refusal. The network driver's part of libnetwork reads Err, the IPAM driver's
+// Error (drivers/remote/api, ipams/remote/api).
+func failure(err error) any { return map[string]string{"Err": err.Error(), "Error": err.Error()} }
 
 func reply(w http.ResponseWriter, status int, answer any) {
 	text, err := json.Marshal(answer)
