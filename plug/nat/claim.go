@@ -140,7 +140,7 @@ func (f *Firewall) claimLocked() {
 		f.claims[k] = fd
 	}
 	f.serving = next
-	f.nameHolders(inUse)
+	f.nameHolders(inUse, holderLimit)
 }
 
 // couldClaimLocked says whether a port can be had now that could not be before.

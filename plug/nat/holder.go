@@ -23,7 +23,7 @@ const (
 )
 
 // nameHolders says in the statuses who has the ports that are in use.
-func (f *Firewall) nameHolders(inUse map[int]claimKey) {
+func (f *Firewall) nameHolders(inUse map[int]claimKey, limit time.Duration) {
 	inodes := map[string][]int{}
 	for i, k := range inUse {
 		if inode := socketOf(k); inode != "" {
@@ -34,7 +34,7 @@ func (f *Firewall) nameHolders(inUse map[int]claimKey) {
 	if err != nil || len(inodes) == 0 {
 		return
 	}
-	end := time.Now().Add(holderLimit)
+	end := time.Now().Add(limit)
 	for _, dir := range processes {
 		fds, err := os.ReadDir(dir + "/fd")
 		if err != nil {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -43,7 +44,7 @@ func TestClaims(t *testing.T) {
 	}
 	status := g.apply(gateways, forwards...)
 	for i, want := range []string{
-		"port 8080/tcp of the host is in use: nat.test (process ",
+		"port 8080/tcp of the host is in use: ",
 		"",
 		"",
 		"port 8080/udp of the host is published to 10.1.0.2:80 already",
@@ -60,6 +61,10 @@ func TestClaims(t *testing.T) {
 		if s := status[i]; s.Forward != forwards[i] || (s.Err == "") != (want == "") || !strings.HasPrefix(s.Err, want) {
 			t.Errorf("status %d is %+v, want error %q", i, s, want)
 		}
+	}
+	g.do(func() error { g.wall.nameHolders(map[int]claimKey{0: {port: 8080, proto: 6}}, time.Minute); return nil })
+	if s, want := g.wall.Statuses()[0].Err, fmt.Sprintf("(process %d) has it", os.Getpid()); !strings.Contains(s, want) {
+		t.Errorf("the status is %q, without %q", s, want)
 	}
 	// Somebody else's service goes on.
 	g.do(func() error {
