@@ -24,7 +24,7 @@ TEST_NEEDS := iproute2=ip iputils-ping=ping iperf3=iperf3 tcpdump=tcpdump tshark
 	gcc=gcc libc6-dev=/usr/include/stdlib.h vde2=vde_switch sockperf=sockperf tmux=tmux procps=ps \
 	netbase=/etc/services docker.io=dockerd containerd=containerd runc=runc tini=/usr/bin/tini-static \
 	busybox-static=/bin/busybox nftables=nft iptables=iptables bind9-dnsutils=dig podman=podman crun=crun \
-	containernetworking-plugins=/usr/lib/cni/host-local
+	containernetworking-plugins=/usr/lib/cni/host-local qemu-system-x86=qemu-system-x86_64
 DEMO_NEEDS := iproute2=ip iputils-ping=ping iperf3=iperf3 tcpdump=tcpdump ethtool=ethtool
 BENCH_NEEDS := iproute2=ip iputils-ping=ping iperf3=iperf3 sockperf=sockperf ethtool=ethtool \
 	openvswitch-switch=ovs-vswitchd vde2=vde_switch

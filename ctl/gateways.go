@@ -72,14 +72,41 @@ func (g *gateways) kick() {
 func (g *gateways) run(ctx context.Context) {
 	tick := time.NewTicker(gatewayCheckEvery)
 	defer tick.Stop()
+	changed := make(chan struct{}, 1)
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	watching.Go(func() { g.watch(ctx, changed) }) // ended by ctx
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case <-changed:
+			g.check()
 		case <-g.wake:
 			g.apply()
 		case <-tick.C:
 			g.check()
+		}
+	}
+}
+
+// watch tells when anybody changed nftables. Who changes rules of the older kind tells
+// nobody, and a kernel may have no nftables: the ticks do then.
+func (g *gateways) watch(ctx context.Context, changed chan<- struct{}) {
+	for ctx.Err() == nil {
+		err := g.firewall.Watch(ctx, func() {
+			select {
+			case changed <- struct{}{}:
+			default:
+			}
+		})
+		if err == nil {
+			return
+		}
+		g.log.Debug("changes of nftables are not told", "err", err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(gatewayCheckEvery):
 		}
 	}
 }

@@ -331,6 +331,21 @@ func TestPlugComesBack(t *testing.T) {
 	d.Start()
 	check("the switch was killed", 2*time.Second)
 
+	// What the document wanted before a restart goes, too.
+	two := g.plug("netns:" + g.two.Name).Port
+	d.Ctl("set-port", two, "ip=10.0.0.50/24", "route=10.99.0.0/16 via 10.0.0.1")
+	d.Kill()
+	d.Start()
+	d.Ctl("set-port", two, "ip=10.0.0.51/24", "route=")
+	lab.Eventually(t, patient, func() error {
+		addrs, _ := g.two.Exec("ip", "addr")
+		routes, _ := g.two.Exec("ip", "route")
+		if !strings.Contains(addrs, "10.0.0.51/24") || strings.Contains(addrs, "10.0.0.50") || strings.Contains(routes, "10.99.0.0") {
+			return fmt.Errorf("addresses and routes of before are there still:\n%s%s", addrs, routes)
+		}
+		return nil
+	})
+
 	d.Kill()
 	netns("del")
 	netns("add")

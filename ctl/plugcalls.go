@@ -14,7 +14,7 @@ import (
 	"vswitch/plug/docker"
 	"vswitch/plug/ipam"
 	"vswitch/plug/runtimes"
-	plugwire "vswitch/plug/wire"
+	wireroom "vswitch/plug/wire"
 )
 
 // The calls of api.PlugService for operators. Those for runtimes are in attachments.go.
@@ -165,7 +165,7 @@ func plugError(err error, field, value string) error {
 		e.Status = 404
 	case errors.Is(err, runtimes.ErrNoAnswer):
 		e.Status = 503
-	case errors.Is(err, plugwire.ErrTaken):
+	case errors.Is(err, wireroom.ErrTaken):
 		e.Field, e.Value = "ifname", ""
 	case errors.Is(err, ipam.ErrTaken), errors.Is(err, ipam.ErrFull):
 		e.Field, e.Value = "ip", ""

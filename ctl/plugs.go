@@ -22,6 +22,7 @@ import (
 	"vswitch/plug/held"
 	"vswitch/plug/ipam"
 	"vswitch/plug/runtimes"
+	wireroom "vswitch/plug/wire"
 	"vswitch/ports"
 )
 
@@ -82,6 +83,7 @@ func (d *Daemon) openPlugs(o Options, instance string) error {
 	})
 	p.gateways = newGateways(instance, o.Plug.ResolvConf, d.log, d.gatewayState)
 	d.plugs = p
+	d.removeUnnamed() // before anybody makes one
 	return nil
 }
 
@@ -134,6 +136,25 @@ func (d *Daemon) runPlugs(ctx context.Context) {
 	d.running.Go(func() { d.watchMTU(ctx) }) //
 	p.keeper.Collect(func(l ipam.Lease) bool { return !leaseOfPlug(l.Owner) })
 	d.forgetPools()
+}
+
+// removeUnnamed removes pairs whose maker was killed before they had an alias of ours.
+func (d *Daemon) removeUnnamed() {
+	left, err := wireroom.Leftovers("")
+	if err != nil {
+		d.log.Warn("it was not looked for pairs that were left half made", "err", err)
+		return
+	}
+	for _, l := range left {
+		if l.Alias != "" {
+			continue
+		}
+		if err := wireroom.Unplug(l.Name, ""); err != nil {
+			d.log.Warn("a pair that was left half made could not be removed", "interface", l.Name, "err", err)
+			continue
+		}
+		d.log.Info("removed a pair that was left half made", "interface", l.Name)
+	}
 }
 
 // forgetPools forgets who had addresses of bridges that are no more.

@@ -151,7 +151,6 @@ type kept struct {
 	again   bool // look once more when it is done
 	done    *sync.Cond
 
-	had     *wire.Spec    // what was made
 	leased  []leasedAt    // to be released with the plug
 	gone    time.Time     // since when it is not; zero: it is
 	backoff time.Duration // after a failure
@@ -454,7 +453,7 @@ func (k *Keeper) lookLocked(p *kept) {
 	})
 }
 
-// look brings one plug to where it should be. It owns p.had and p.leased.
+// look brings one plug to where it should be. It owns p.leased.
 func (k *Keeper) look(ctx context.Context, p *kept) error {
 	select {
 	case k.tokens <- struct{}{}:
@@ -484,7 +483,7 @@ func (k *Keeper) look(ctx context.Context, p *kept) error {
 	spec, err := k.spec(p, &w)
 	if err == nil {
 		var made wire.Plugged
-		if made, err = k.wires.Plug(c.NetNS, spec, p.had); err == nil && made.Made {
+		if made, err = k.wires.Plug(c.NetNS, spec, k.past.made(w.Port)); err == nil && made.Made {
 			k.o.Log.Info("plugged in", "container", name, "bridge", w.Bridge, "port", w.Port, "ifname", spec.IfName, "addresses", spec.Addresses)
 		}
 	}
@@ -494,7 +493,7 @@ func (k *Keeper) look(ctx context.Context, p *kept) error {
 	if err != nil {
 		return k.fail(p, w, err)
 	}
-	p.had = &spec
+	k.past.make(w.Port, spec)
 	k.settle(p, w, State{
 		State: Plugged, Addresses: spec.Addresses, Gateways: spec.Gateways, MAC: spec.MAC, MTU: spec.MTU, NetNS: c.NetNS, ID: c.ID, Names: c.Names,
 	}, nil)
@@ -603,7 +602,8 @@ func (k *Keeper) remove(p *kept, w Want) error {
 			return k.fail(p, w, err)
 		}
 	}
-	p.had, p.leased = nil, nil
+	p.leased = nil
+	k.past.unmake(w.Port)
 	if !k.shared(p, owner) {
 		k.past.forget(owner)
 	}

@@ -169,8 +169,9 @@ func set(o *Options, typed Options, object Object, path string) error {
 	for name, value := range *o {
 		next[name] = value
 	}
-	for _, name := range typed.Names() {
-		if strings.TrimSpace(typed[name]) == "" {
+	for _, word := range typed.Names() {
+		name := synonym(object, word)
+		if strings.TrimSpace(typed[word]) == "" {
 			if _, e := lookup(object, name); e != nil {
 				e.Path = path
 				r.add(e)
@@ -178,7 +179,7 @@ func set(o *Options, typed Options, object Object, path string) error {
 			delete(next, name)
 			continue
 		}
-		value, e := canonicalOption(object, path, name, typed[name])
+		value, e := canonicalOption(object, path, name, typed[word])
 		if e != nil {
 			r.add(e)
 		}

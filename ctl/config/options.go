@@ -435,6 +435,15 @@ func find(name string) *Option {
 	return nil
 }
 
+// synonym is an option's name where people know it by another: ip-tuntap(8) calls a TAP's
+// owner user.
+func synonym(object Object, name string) string {
+	if object == TapPort && name == "user" {
+		return "owner"
+	}
+	return name
+}
+
 // Lookup is the option of that name at object. Its error says what is near, or
 // where the option belongs.
 func Lookup(object Object, name string) (*Option, error) {

@@ -142,6 +142,7 @@ func TestPlugsJudged(t *testing.T) {
 		"publish one more":    {{Op: "set-port", Port: "web-1", Options: Options{"publish+": "8081:81"}}},
 		"a port's VLAN":       {{Op: "set-port", Port: "web-1", Options: Options{"tag": "30"}}},
 		"mirror of a plug":    {{Op: "add-mirror", Bridge: "br0", Mirror: "m", Options: Options{"select_src_port": "web-1", "output_pcap": "/tmp/x"}}},
+		"user is owner":       {{Op: "add-port", Bridge: "br0", Port: "vm1", Options: Options{"type": "tap", "user": "0"}}},
 		"unpublish, publish-": {{Op: "set-port", Port: "web-1", Options: Options{"publish-": "8080:80"}}},
 	} {
 		if _, err := Apply(d, ops); err != nil {
