@@ -160,7 +160,7 @@ func (r *reconciler) uplinksLocked(now time.Time) {
 		}
 		fresh := x.device != p.device || x.local != local.link.Index || x.nic != p.link.Index
 		rec := r.uplinks.records[name]
-		changed := rec != nil && (!local.link.Up || rec.MAC != p.link.MAC.String())
+		changed := rec != nil && (!local.link.Up && len(rec.Addresses) > 0 || rec.MAC != p.link.MAC.String())
 		if !fresh && !changed && (x.due.IsZero() || now.Before(x.due)) {
 			continue
 		}
@@ -235,7 +235,8 @@ func (r *reconciler) takeLocked(p, local *portState, x *uplinkPort, now time.Tim
 		}
 	}
 	was := local.link.Up
-	if err := r.readyLocked(local, p, len(rec.Addresses) > 0); err != nil {
+	// Once without addresses, too: a DHCP client may wait for the local port.
+	if err := r.readyLocked(local, p, len(rec.Addresses) > 0 || x.local != to.index); err != nil {
 		return fail(err)
 	}
 	if err := move(nic, to, addresses, routes); err != nil {

@@ -183,7 +183,7 @@ func TestMACNAT(t *testing.T) {
 		}
 	}
 
-	lease(t, u, c3)
+	lease(t, u, c3.Namespace, "eth0")
 	if err := c3.Ping("192.0.2.9"); err != nil {
 		t.Error(err)
 	}
@@ -207,7 +207,7 @@ func TestMACNAT(t *testing.T) {
 }
 
 // lease gets an address by DHCP from the peer.
-func lease(t *testing.T, u *uplinkLab, c *lab.Container) {
+func lease(t *testing.T, u *uplinkLab, n *lab.Namespace, ifname string) {
 	t.Helper()
 	conf, script := filepath.Join(u.Dir(), "udhcpd.conf"), filepath.Join(u.Dir(), "lease.sh")
 	for path, text := range map[string]string{
@@ -222,7 +222,7 @@ func lease(t *testing.T, u *uplinkLab, c *lab.Container) {
 	}
 	server := u.peer.Start("busybox", "udhcpd", "-f", conf)
 	defer server.Kill()
-	if out, err := c.Exec("busybox", "udhcpc", "-i", "eth0", "-f", "-n", "-q", "-t", "10", "-T", "1", "-s", script); err != nil {
+	if out, err := n.Exec("busybox", "udhcpc", "-i", ifname, "-f", "-n", "-q", "-t", "10", "-T", "1", "-s", script); err != nil {
 		t.Errorf("no lease: %v\n%s\n%s", err, out, server.Out)
 	}
 }

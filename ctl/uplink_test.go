@@ -269,13 +269,18 @@ func TestUplinkBadFile(t *testing.T) {
 	stackIs(t, "at last", u.a, "br0", before)
 }
 
-// TestUplinkWithoutAddresses: there is nothing to take until there is.
+// TestUplinkWithoutAddresses: there is nothing to take until there is, and the local port may get
+// a lease by itself.
 func TestUplinkWithoutAddresses(t *testing.T) {
 	u := newUplink(t, lab.DaemonOptions{})
 	u.a.MustExec("ip", "addr", "flush", "dev", "eth1", "scope", "global")
 	u.d.Ctl("add-port", "br0", "eth1", "--take-addresses")
 	waitPort(t, u.d, "eth1", "up")
 	if err := has(strings.Join(mustPort(t, u.d, "eth1").Notes, "; "), "no addresses to take"); err != nil {
+		t.Error(err)
+	}
+	lease(t, u, u.a.Namespace, "br0")
+	if err := u.a.Ping("192.0.2.9"); err != nil {
 		t.Error(err)
 	}
 	u.a.MustExec("ip", "addr", "add", "192.0.2.1/24", "dev", "eth1")

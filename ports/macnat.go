@@ -237,6 +237,16 @@ func (m *macNAT) restore(f *frame.Frame, nic uint64) {
 			put48(b, group)
 			return
 		}
+		// A neighbour that knows the address, as when the switch was started anew, asks whether
+		// it is right: all are asked, and the answer is learned.
+		switch {
+		case h.kind == natARP && b[h.l3+arpOp] == 0 && b[h.l3+arpOp+1] == arpRequest:
+			put48(b, 1<<48-1)
+			return
+		case h.kind == natND && h.ndType == ndSolicit:
+			put48(b, 0x3333ff<<24|h.dst.lo&0xffffff)
+			return
+		}
 		m.unknown.Add(1)
 		return
 	}

@@ -269,6 +269,8 @@ func TestMACNATWaysIn(t *testing.T) {
 		"ipv4":            {eth(testNIC, testPeer, et4, back4...), tag, testInner},
 		"ipv6":            {eth(testNIC, testPeer, et6, back6...), tag, testInner},
 		"arp reply":       {eth(testNIC, testPeer, frame.EtherARP, reply...), tag, testInner},
+		"probe":           {eth(testNIC, testPeer, frame.EtherARP, arpBytes(1, testPeer, "10.0.0.9", testNIC, "10.0.0.6")...), tag, net.HardwareAddr{255, 255, 255, 255, 255, 255}},
+		"probe6":          {append(bytes.Clone(testNIC), ndBytes("2001:db8::9", "2001:db8::6:1", ndSolicit, "2001:db8::6:1")[6:]...), tag, net.HardwareAddr{0x33, 0x33, 0xff, 6, 0, 1}},
 		"other VLAN":      {eth(testNIC, testPeer, et4, back4...), frame.Tag{}, testNIC},
 		"nobody":          {eth(testNIC, testPeer, et4, none4...), tag, testNIC},
 		"not to us":       {eth(testPeer, testPeer, et4, back4...), tag, testPeer},

@@ -16,11 +16,13 @@ import (
 //	| 1 or 2 | 1 (*8) | address          |      +----+-----+----+----+---------
 //	+--------+--------+------------------+      10: flags, 0x8000 is broadcast · 24: giaddr
 const (
+	arpOp        = 6
 	arpSenderMAC = 8
 	arpSenderIP  = 14
 	arpTargetMAC = 18
 	arpTargetIP  = 24
 	arpLen       = 28
+	arpRequest   = 1
 
 	ipv4Proto, ipv4Fragment, ipv4Src, ipv4Dst = 9, 6, 12, 16
 	ipv6Next, ipv6Src, ipv6Dst                = 6, 8, 24
