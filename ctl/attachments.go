@@ -130,7 +130,8 @@ func (d *Daemon) attachment(q api.Attachment) (held.Item, error) {
 	// On a document that has all the others, so that addresses and ports that are taken are seen.
 	others := slices.DeleteFunc(d.plugs.held.List(""), func(i held.Item) bool { return i.Owner == q.Owner && i.Key == q.Key })
 	whole, _ := held.Expand(doc, others)
-	for i := range whole.Bridges { // whom runtimes plug is no user's to name: not judged again
+	whole.Bridges = slices.Clone(whole.Bridges) // they are the stored document's where nothing was added
+	for i := range whole.Bridges {              // whom runtimes plug is no user's to name: not judged again
 		whole.Bridges[i].Ports = slices.DeleteFunc(slices.Clone(whole.Bridges[i].Ports), func(p config.Port) bool {
 			g, ok := p.Plug()
 			return ok && g.Container.Kind == config.RuntimeContainer

@@ -144,12 +144,13 @@ type Keeper struct {
 
 // kept is one plug.
 type kept struct {
-	want    Want
-	wanted  bool // else it is to go
-	state   State
-	looking bool // a goroutine is at it
-	again   bool // look once more when it is done
-	done    *sync.Cond
+	promised bool // Now made it, and no Set has had it yet
+	want     Want
+	wanted   bool // else it is to go
+	state    State
+	looking  bool // a goroutine is at it
+	again    bool // look once more when it is done
+	done     *sync.Cond
 
 	leased  []leasedAt    // to be released with the plug
 	gone    time.Time     // since when it is not; zero: it is
@@ -258,14 +259,14 @@ func (k *Keeper) Set(wants []Want) {
 		if p.want.Plug.Container != w.Plug.Container {
 			p.gone = time.Time{}
 		}
-		p.want, p.wanted = *w, true
+		p.want, p.wanted, p.promised = *w, true, false
 		if !same {
 			p.backoff = 0
 			k.lookLocked(p)
 		}
 	}
 	for port, p := range k.plugs {
-		if !want[port] && p.wanted {
+		if !want[port] && p.wanted && !p.promised {
 			p.wanted = false
 			k.lookLocked(p)
 		}
@@ -293,7 +294,7 @@ func (k *Keeper) Now(ctx context.Context, w Want) (State, error) {
 		p.done.Wait()
 	}
 	was, wasWanted := p.want, p.wanted
-	p.want, p.wanted, p.looking = w, true, true
+	p.want, p.wanted, p.looking, p.promised = w, true, true, fresh
 	k.mu.Unlock()
 
 	err := k.look(ctx, p)
@@ -306,6 +307,7 @@ func (k *Keeper) Now(ctx context.Context, w Want) (State, error) {
 	if err == nil {
 		return st, nil
 	}
+	p.promised = false
 	if fresh {
 		p.wanted = false
 	} else {
@@ -328,7 +330,7 @@ func (k *Keeper) Forget(port string) {
 	if p == nil {
 		return
 	}
-	p.wanted = false
+	p.wanted, p.promised = false, false
 	k.lookLocked(p)
 	for p.looking && k.plugs[port] == p {
 		p.done.Wait()

@@ -34,6 +34,45 @@ type Item struct {
 	Since   time.Time       `json:"since"`
 }
 
+// UnmarshalJSON reads an item as it is written. A port writes itself as a document has it,
+// its options among its other fields, and does not read itself.
+func (i *Item) UnmarshalJSON(text []byte) error {
+	type plain Item
+	v := struct {
+		*plain
+		Ports []struct {
+			Name, Type string
+			Options    config.Options
+		} `json:"ports"`
+	}{plain: (*plain)(i)}
+	if err := json.Unmarshal(text, &v); err != nil {
+		return err
+	}
+	i.Ports = nil
+	for _, p := range v.Ports {
+		i.Ports = append(i.Ports, config.Port{Name: p.Name, Type: p.Type, Options: p.Options})
+	}
+	return nil
+}
+
+// MarshalJSON is the other way of UnmarshalJSON.
+func (i Item) MarshalJSON() ([]byte, error) {
+	type plain Item
+	type port struct {
+		Name    string         `json:"name"`
+		Type    string         `json:"type"`
+		Options config.Options `json:"options"`
+	}
+	v := struct {
+		plain
+		Ports []port `json:"ports,omitempty"`
+	}{plain: plain(i)}
+	for _, p := range i.Ports {
+		v.Ports = append(v.Ports, port{p.Name, p.Type, p.Options})
+	}
+	return json.Marshal(v)
+}
+
 // Store holds the items.
 //
 // Thread-safety: safe for concurrent use.
