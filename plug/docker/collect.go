@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -62,15 +63,17 @@ type collector struct {
 
 // Collect drops what Docker no longer knows, and learns what containers and networks are
 // called, until ctx ends.
-func (d *Driver) Collect(ctx context.Context) {
+func (d *Driver) Collect(ctx context.Context) { d.collect(ctx, collectEvery, collectQuiet) }
+
+func (d *Driver) collect(ctx context.Context, every, quiet time.Duration) {
 	if d.o.Docker == "" {
 		return
 	}
 	c := &collector{d: d, ask: asker(d.o.Docker), lost: map[string]int{}}
-	tick := time.NewTicker(collectEvery)
+	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
-		c.round(ctx, collectQuiet)
+		c.contained(ctx, quiet)
 		select {
 		case <-ctx.Done():
 			return
@@ -115,11 +118,21 @@ func asker(socket string) func(ctx context.Context, path string, v any) error {
 // errUnknown is Docker's word that there is no such thing.
 var errUnknown = fmt.Errorf("Docker has no such thing")
 
-// quietSince is the number of calls so far, if none was made lately.
+// quietFor is the number of calls so far. ok says that none is under way, nor was for so long.
 func (d *Driver) quietFor(least time.Duration) (calls uint64, ok bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.calls, d.under == 0 && time.Since(d.last) >= least
+}
+
+// contained is a round whose fault does not end the switch.
+func (c *collector) contained(ctx context.Context, quiet time.Duration) {
+	defer func() {
+		if p := recover(); p != nil {
+			c.d.o.Log.Error("a look at what Docker has failed in the switch", "panic", p, "stack", string(debug.Stack()))
+		}
+	}()
+	c.round(ctx, quiet)
 }
 
 // round is one look. Whatever Docker does not answer, and a call in between, ends it: then

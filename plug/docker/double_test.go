@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"go.etcd.io/bbolt"
@@ -183,7 +184,7 @@ const (
 	daemonDB       = "plugs.db"
 	daemonDocument = "document.yaml"
 	daemonSocket   = "d.sock"
-	daemonAPI      = "docker" // a file that says where Docker's API is
+	daemonAPI      = "docker" // a link to Docker's API socket
 )
 
 func daemon(dir string) error {
@@ -210,11 +211,11 @@ func daemon(dir string) error {
 	if err != nil {
 		return err
 	}
-	api, _ := os.ReadFile(filepath.Join(dir, daemonAPI))
+	api := filepath.Join(dir, daemonAPI)
 	k := &kernelBridges{}
 	s := &double{store: store, doc: doc, apply: k.apply}
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	d := New(Options{Switch: s, Leases: leases, Docker: string(api), Log: log})
+	d := New(Options{Switch: s, Leases: leases, Docker: api, Log: log})
 	events, done := make(chan netlink.LinkUpdate, 64), make(chan struct{})
 	defer close(done)
 	if err := netlink.LinkSubscribe(events, done); err != nil {
@@ -230,7 +231,7 @@ func daemon(dir string) error {
 			}
 		}
 	}()
-	go d.Collect(ctx) // ends with ctx
+	go d.collect(ctx, 100*time.Millisecond, 200*time.Millisecond) // ends with ctx
 	return d.Serve(ctx, filepath.Join(dir, daemonSocket))
 }
 

@@ -116,7 +116,9 @@ func (d *Driver) setPublished(ctx context.Context, i held.Item, e endpoint, aske
 // ownPort gives an item a port of its own to change: those of the store are shared.
 func ownPort(i *held.Item) *config.Port {
 	i.Ports = slices.Clone(i.Ports)
-	i.Ports[0].Options = maps.Clone(i.Ports[0].Options)
+	o := config.Options{}
+	maps.Copy(o, i.Ports[0].Options)
+	i.Ports[0].Options = o
 	return &i.Ports[0]
 }
 
