@@ -183,31 +183,49 @@ func (a *app) plugged() *cobra.Command {
 	}
 }
 
+// tail keeps the end of what is longer than n characters, which tells containers apart;
+// whole is the whole of it where it does not fit, else empty.
+func tail(s string, n int) (text, whole string) {
+	r := []rune(s)
+	if len(r) <= n {
+		return s, ""
+	}
+	return "…" + string(r[len(r)-n+1:]), s
+}
+
+const nameWidth = 28 // of a container in a table
+
 func pluggedTable(list []api.PlugStatus) string {
-	t := newTable("", "BRIDGE", "CONTAINER", "IFNAME", "STATE", "ADDRESSES", ">MTU", "PORT")
+	if len(list) == 0 {
+		return "nobody is plugged in; vswitchctl plug CONTAINER BR does it\n"
+	}
+	t := newTable("", "BRIDGE", "CONTAINER", "IFNAME", "STATE", "ADDRESS", ">MTU", "PORT")
 	for _, p := range list {
-		var addrs []string
-		for _, x := range p.Addresses {
-			addrs = append(addrs, x.String())
-		}
-		container := p.Container
-		if p.Owner != "" {
-			container = p.Owner + " " + container
-		}
-		mtu := "-"
+		container, whole := tail(p.Container, nameWidth)
+		mtu, ip := "-", "-"
 		if p.MTU != 0 {
 			mtu = fmt.Sprint(p.MTU)
 		}
-		ips := strings.Join(addrs, ",")
-		if ips == "" {
-			ips = "-"
+		var more []string
+		for i, x := range p.Addresses {
+			if i == 0 {
+				ip = x.String()
+			} else {
+				more = append(more, x.String())
+			}
 		}
-		r := t.add(p.Bridge, container, p.IfName, stateText(p.State), ips, mtu, p.Port)
-		if p.Reason != "" {
-			r.under = append(r.under, p.Reason)
+		r := t.add(p.Bridge, container, p.IfName, stateText(p.State), ip, mtu, p.Port)
+		under := func(what, text string) {
+			if text != "" {
+				r.under = append(r.under, what+text)
+			}
 		}
+		under("", p.Reason)
+		under("", whole)
+		under("by ", p.Owner)
+		under("and ", strings.Join(more, ", "))
 		if len(p.Names) > 1 {
-			r.under = append(r.under, "names: "+strings.Join(p.Names, ", "))
+			under("names ", strings.Join(p.Names, ", "))
 		}
 	}
 	return t.String()
@@ -338,14 +356,21 @@ func (a *app) published() *cobra.Command {
 				return err
 			}
 			return a.print(list, func() string {
+				if len(list) == 0 {
+					return "nothing is published; vswitchctl publish BR 8080:CONTAINER:80 does it\n"
+				}
 				t := newTable("", "BRIDGE", "HOST", "CONTAINER", "TO", "STATE")
 				for _, p := range list {
+					container, whole := tail(p.Container, nameWidth)
 					to := p.To
 					if to == "" {
 						to = "-"
 					}
-					if r := t.add(p.Bridge, p.Host, p.Container, to, stateText(p.State)); p.Reason != "" {
-						r.under = append(r.under, p.Reason)
+					r := t.add(p.Bridge, p.Host, container, to, stateText(p.State))
+					for _, text := range []string{p.Reason, whole} {
+						if text != "" {
+							r.under = append(r.under, text)
+						}
 					}
 				}
 				return t.String()
@@ -369,9 +394,16 @@ func (a *app) leases() *cobra.Command {
 				return err
 			}
 			return a.print(list, func() string {
-				t := newTable("", "BRIDGE", "ADDRESS", "OWNER", "SINCE")
+				if len(list) == 0 {
+					return "nobody has an address; plug --ip auto leases one\n"
+				}
+				t := newTable("", "BRIDGE", "ADDRESS", "SINCE", "OWNER")
 				for _, l := range list {
-					t.add(l.Bridge, l.Address.String(), l.Owner, l.Since.Local().Format("2006-01-02 15:04:05"))
+					owner, whole := tail(l.Owner, nameWidth)
+					r := t.add(l.Bridge, l.Address.String(), l.Since.UTC().Format("2006-01-02 15:04:05"), owner)
+					if whole != "" {
+						r.under = append(r.under, whole)
+					}
 				}
 				return t.String()
 			})
