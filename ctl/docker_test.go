@@ -1,0 +1,306 @@
+package ctl_test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"vswitch/internal/lab"
+)
+
+// dockerGround is a host with the switch as Docker's network driver, and an outside:
+//
+//	┌─ host "a" ────────────────────────────────────────────────────────────┐
+//	│ dockerd ──/etc/docker/plugins/vswitch.spec──▶ vswitchd --docker-plugin │
+//	│                                                                        │
+//	│ n1 10.1.0.0/16     n2 10.2.0.0/16     br0 10.0.0.1/24    lan (trunk)   │  ┌─────────┐
+//	│   c1  c2             c3                 the operator's              eth9 ├──┤ outside │
+//	└────────────────────────────────────────────────────────────────────────┘  └─────────┘
+type dockerGround struct {
+	t      *testing.T
+	h, out *lab.Host
+	d      *lab.Daemon
+	*lab.Docker
+}
+
+const dockerOutside = "192.0.2.2"
+
+func newDockerGround(t *testing.T, live bool) *dockerGround {
+	t.Helper()
+	l := lab.New(t)
+	g := &dockerGround{t: t, h: l.Host("a"), out: l.Host("out")}
+	g.h.MustExec("ip", "link", "add", "eth9", "type", "veth", "peer", "name", "eth9", "netns", g.out.Name)
+	for _, x := range []struct {
+		h    *lab.Host
+		addr string
+	}{{g.h, "192.0.2.1/24"}, {g.out, dockerOutside + "/24"}} {
+		x.h.MustExec("ip", "addr", "add", x.addr, "dev", "eth9")
+		x.h.MustExec("ip", "link", "set", "eth9", "up")
+		x.h.MustExec("ip", "link", "set", "lo", "up")
+	}
+	dir, err := os.MkdirTemp("", "vsd") // a socket's path is short
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	socket := filepath.Join(dir, "vswitch.sock")
+	g.Docker = g.h.Docker(lab.DockerOptions{LiveRestore: live, PluginSpecs: map[string]string{"vswitch": "unix://" + socket}})
+	g.d = g.h.Daemon(lab.DaemonOptions{Args: []string{"--docker-plugin", socket, "--docker", g.Docker.Socket, "--containerd", g.Docker.State, "--podman", "/nowhere"}})
+	g.d.Ctl("add-br", "br0", "ip=10.0.0.1/24", "nat=masquerade")
+	g.d.Ctl("add-br", "lan")
+	return g
+}
+
+// run starts a container that sleeps. It ends at once when it is told to.
+func (g *dockerGround) run(name string, args ...string) {
+	g.t.Helper()
+	g.Must(slices.Concat([]string{"run", "-d", "--init", "--name", name}, args, []string{lab.BusyboxImage, "sleep", "1000"})...)
+}
+
+func (g *dockerGround) in(container string, args ...string) (string, error) {
+	return g.Docker.Docker(append([]string{"exec", container}, args...)...)
+}
+
+func (g *dockerGround) reach(from string, to ...string) {
+	g.t.Helper()
+	for _, a := range to {
+		lab.Eventually(g.t, patient, func() error {
+			out, err := g.in(from, "ping", "-c1", "-W1", a)
+			if err != nil {
+				return fmt.Errorf("%s does not reach %s: %v: %s", from, a, err, out)
+			}
+			return nil
+		})
+	}
+}
+
+func (g *dockerGround) silent(from string, to ...string) {
+	g.t.Helper()
+	for _, a := range to {
+		if out, err := g.in(from, "ping", "-c1", "-W1", a); err == nil {
+			g.t.Errorf("%s reaches %s:\n%s", from, a, out)
+		}
+	}
+}
+
+// refused fails the test when docker does what it must not, or does not say why.
+func (g *dockerGround) refused(why string, args ...string) {
+	g.t.Helper()
+	if out, err := g.Docker.Docker(args...); err == nil || !strings.Contains(err.Error(), why) {
+		g.t.Errorf("docker %s: %s, %v; want %q", strings.Join(args, " "), out, err, why)
+	}
+}
+
+// left is what the switch and the host have of containers.
+func (g *dockerGround) left() string {
+	g.t.Helper()
+	var links []string
+	for line := range strings.Lines(g.h.MustExec("ip", "-o", "link")) {
+		links = append(links, strings.TrimSuffix(strings.Split(strings.Fields(line)[1], "@")[0], ":"))
+	}
+	slices.Sort(links)
+	return fmt.Sprint(links) + "\n" + g.d.Ctl("plugged") + "\n" + g.d.Ctl("leases") + "\n" + g.d.Ctl("published")
+}
+
+func TestDockerNetworks(t *testing.T) {
+	g := newDockerGround(t, true)
+	g.Must("network", "create", "-d", "vswitch", "--subnet", "10.1.0.0/16", "--gateway", "10.1.0.1", "--label", "shop=1", "n1")
+	g.Must("network", "create", "-d", "vswitch", "--subnet", "10.2.0.0/16", "n2")
+	g.run("c1", "--network", "n1", "--ip", "10.1.0.5")
+	g.run("c2", "--network", "n1")
+	g.run("c3", "--network", "n2")
+	before := g.left()
+	for _, s := range []struct {
+		name string
+		f    func(*dockerGround)
+	}{
+		{"addresses", dockerAddresses}, {"two networks are isolated", dockerIsolated}, {"connect", dockerConnect}, {"internal", dockerInternal},
+		{"VLANs of a bridge", dockerVLANs}, {"the operator's addresses", dockerBridgePool}, {"publish", dockerPublish}, {"IPv6", dockerIPv6},
+		{"refusals", dockerRefusals}, {"loop", dockerLoop},
+	} {
+		ok := t.Run(s.name, func(t *testing.T) {
+			sub := *g
+			sub.t = t
+			s.f(&sub)
+			lab.Eventually(t, patient, func() error { return asBefore(sub.left(), before) })
+		})
+		if !ok {
+			t.Fatal("what follows has no ground")
+		}
+	}
+	t.Run("restarts", func(t *testing.T) {
+		sub := *g
+		sub.t = t
+		dockerRestarts(&sub)
+	})
+}
+
+func asBefore(got, want string) error {
+	if got != want {
+		return fmt.Errorf("is\n%s\nand was\n%s", got, want)
+	}
+	return nil
+}
+
+// Scenario 2, and 4 by Docker's own names.
+func dockerAddresses(g *dockerGround) {
+	out, _ := g.in("c1", "ip", "addr", "show", "eth0")
+	if !strings.Contains(out, "10.1.0.5/16") || !strings.Contains(out, "02:42:0a:01:00:05") {
+		g.t.Error(out)
+	}
+	g.reach("c1", "10.1.0.1", "10.1.0.2", "c2", dockerOutside)
+	g.reach("c2", "c1")
+	if out := g.Must("network", "inspect", "-f", "{{.Labels}} {{.Driver}}", "n1"); out != "map[shop:1] vswitch" {
+		g.t.Error(out)
+	}
+}
+
+// Scenario 2: neither by Ethernet nor by the host's routes.
+func dockerIsolated(g *dockerGround) {
+	g.silent("c1", "10.2.0.2")
+	g.silent("c3", "10.1.0.5", "10.1.0.2")
+	if out, err := g.in("c1", "arping", "-c1", "-w1", "-I", "eth0", "10.2.0.2"); err == nil {
+		g.t.Errorf("c3 answers c1's ARP:\n%s", out)
+	}
+}
+
+// Scenario 3.
+func dockerConnect(g *dockerGround) {
+	g.Must("network", "connect", "--ip", "10.2.0.9", "n2", "c1")
+	if out, _ := g.in("c1", "ip", "addr", "show", "eth1"); !strings.Contains(out, "10.2.0.9/16") {
+		g.t.Error(out)
+	}
+	g.reach("c1", "10.2.0.2", "10.1.0.2", dockerOutside)
+	g.reach("c3", "10.2.0.9")
+	g.Must("network", "disconnect", "n2", "c1")
+	if out, err := g.in("c1", "ip", "link", "show", "eth1"); err == nil {
+		g.t.Errorf("eth1 is left: %s", out)
+	}
+	g.silent("c3", "10.2.0.9")
+	g.reach("c1", "10.1.0.2", dockerOutside)
+}
+
+func dockerInternal(g *dockerGround) {
+	g.Must("network", "create", "-d", "vswitch", "--internal", "--subnet", "10.3.0.0/16", "n3")
+	g.run("i1", "--network", "n3")
+	g.run("i2", "--network", "n3")
+	g.reach("i1", "10.3.0.3", "10.3.0.1")
+	if out, _ := g.in("i1", "ip", "route"); strings.Contains(out, "default") {
+		g.t.Errorf("i1 has a way out:\n%s", out)
+	}
+	// Not even with a route of its own.
+	g.Must("run", "--rm", "--network", "n3", "--cap-add", "NET_ADMIN", lab.BusyboxImage, "sh", "-c",
+		"ip route add default via 10.3.0.1 && ping -c1 -W1 10.3.0.2 && ! ping -c1 -W1 "+dockerOutside)
+	g.Must("rm", "-f", "i1", "i2")
+	g.Must("network", "rm", "n3")
+}
+
+// Scenario 7: two VLANs of the operator's bridge, each with a gateway of its own.
+func dockerVLANs(g *dockerGround) {
+	for _, v := range []string{"50", "51"} {
+		g.Must("network", "create", "-d", "vswitch", "-o", "bridge=lan", "-o", "vlan="+v, "--subnet", "10."+v+".0.0/24", "v"+v)
+		g.run("a"+v, "--network", "v"+v)
+		g.run("b"+v, "--network", "v"+v)
+		g.reach("a"+v, "10."+v+".0.3", "10."+v+".0.1", dockerOutside)
+	}
+	g.silent("a50", "10.51.0.2")
+	g.refused("subnet 10.50.0.0/25 overlaps with 10.50.0.0/24", "network", "create", "-d", "vswitch", "--ipam-driver", "vswitch", "-o", "bridge=lan", "-o", "vlan=50", "--subnet", "10.50.0.0/25", "v")
+	g.Must("rm", "-f", "a50", "b50", "a51", "b51")
+	g.Must("network", "rm", "v50", "v51")
+}
+
+// Docker and plugs share the addresses of a bridge.
+func dockerBridgePool(g *dockerGround) {
+	g.Must("network", "create", "-d", "vswitch", "--subnet", "10.0.0.0/24", "-o", "bridge=br0", "--ipam-driver", "vswitch", "--ipam-opt", "bridge=br0", "nb")
+	g.run("p1", "--network", "nb")
+	inside := "plugged-" + strconv.Itoa(os.Getpid())
+	g.h.MustExec("ip", "netns", "add", inside)
+	defer g.h.MustExec("ip", "netns", "del", inside)
+	g.d.Ctl("plug", "netns:"+inside, "br0", "--ip", "auto")
+	g.run("p2", "--network", "nb")
+	leases := g.d.Ctl("leases")
+	for _, a := range []string{"10.0.0.2", "10.0.0.3", "10.0.0.4"} {
+		if strings.Count(leases, a+" ") != 1 {
+			g.t.Errorf("%s:\n%s", a, leases)
+		}
+	}
+	g.reach("p1", "10.0.0.1", "10.0.0.3", "10.0.0.4", dockerOutside)
+	g.refused("taken by netns:"+inside, "run", "--rm", "--network", "nb", "--ip", "10.0.0.3", lab.BusyboxImage, "true")
+	g.d.Ctl("unplug", "netns:"+inside)
+	g.Must("rm", "-f", "p1", "p2")
+	g.Must("network", "rm", "nb")
+}
+
+// Scenario 5.
+func dockerPublish(g *dockerGround) {
+	g.Must("run", "-d", "--init", "--name", "web", "--network", "n1", "-p", "8080:80", "-p", "127.0.0.1:8081:80", lab.BusyboxImage, "httpd", "-f", "-h", "/etc")
+	get := func(h *lab.Host, at string) error {
+		out, err := h.Exec("wget", "-q", "-T", "2", "-t", "1", "-O", "-", "http://"+at+"/passwd")
+		if err != nil || !strings.Contains(out, "root:") {
+			return fmt.Errorf("%s at %s: %v: %s", at, h.Name, err, out)
+		}
+		return nil
+	}
+	for _, x := range []struct {
+		h  *lab.Host
+		at string
+	}{{g.out, "192.0.2.1:8080"}, {g.h, "127.0.0.1:8080"}, {g.h, "192.0.2.1:8080"}, {g.h, "127.0.0.1:8081"}} {
+		lab.Eventually(g.t, patient, func() error { return get(x.h, x.at) })
+	}
+	if get(g.out, "192.0.2.1:8081") == nil {
+		g.t.Error("what is published at localhost is reached from outside")
+	}
+	g.refused("port 8080/tcp of the host is published already", "run", "--rm", "--network", "n1", "-p", "8080:80", lab.BusyboxImage, "true")
+	g.Must("rm", "-f", "web")
+	lab.Eventually(g.t, patient, func() error {
+		if get(g.out, "192.0.2.1:8080") == nil {
+			return errors.New("web is gone, and answers")
+		}
+		return nil
+	})
+	g.Docker.Docker("rm", "-f", "web")
+}
+
+func dockerIPv6(g *dockerGround) {
+	g.Must("network", "create", "-d", "vswitch", "--ipv6", "--subnet", "fd00:6::/64", "--subnet", "10.6.0.0/16", "n6")
+	g.run("six", "--network", "n6", "--ip6", "fd00:6::66")
+	g.run("seven", "--network", "n6")
+	g.reach("six", "10.6.0.1", "10.6.0.3")
+	g.reach("seven", "fd00:6::1", "fd00:6::66")
+	g.Must("rm", "-f", "six", "seven")
+	g.Must("network", "rm", "n6")
+}
+
+func dockerRefusals(g *dockerGround) {
+	create := func(why string, args ...string) {
+		g.t.Helper()
+		g.refused(why, slices.Concat([]string{"network", "create", "-d", "vswitch"}, args, []string{"nx"})...)
+	}
+	create("unknown option vlna of a network; allowed: bridge,", "-o", "vlna=5")
+	create(`option vlan: "5000" is not a VLAN; allowed: 1 to 4094`, "-o", "bridge=lan", "-o", "vlan=5000")
+	create(`option bridge: "br9" does not exist`, "-o", "bridge=br9")
+	create("subnet 10.9.0.0/24 is not that of bridge br0: allowed: --subnet 10.0.0.0/24", "-o", "bridge=br0", "--subnet", "10.9.0.0/24")
+	create("give --subnet 10.0.0.0/24, too", "-o", "bridge=br0", "--ipam-driver", "vswitch", "--ipam-opt", "bridge=br0")
+	create("10.1.0.0/24", "--ipam-driver", "vswitch", "--subnet", "10.1.0.0/24") // n1's
+	g.refused("", "run", "--rm", "--network", "n1", "--ip", "10.1.0.5", lab.BusyboxImage, "true")
+}
+
+// dockerLoop makes and removes, and nothing stays.
+func dockerLoop(g *dockerGround) {
+	for i := range 2 {
+		ipam := "default"
+		if i%2 == 0 {
+			ipam = "vswitch"
+		}
+		g.Must("network", "create", "-d", "vswitch", "--ipam-driver", ipam, "nl")
+		g.run("l1", "--network", "nl")
+		g.Must("run", "--rm", "--network", "nl", lab.BusyboxImage, "ping", "-c1", "-W2", "l1")
+		g.Must("rm", "-f", "l1")
+		g.Must("network", "rm", "nl")
+	}
+}
