@@ -149,7 +149,7 @@ func (d *Daemon) attached(i held.Item) (api.Attached, error) {
 	p := i.Ports[0]
 	g, _ := p.Plug()
 	b := &config.Bridge{Name: i.Bridge}
-	a.Plug = d.plugStatus(b, p, g)
+	a.Plug = d.plugStatus(b, p, g, i)
 	return a, nil
 }
 

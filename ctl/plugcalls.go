@@ -12,6 +12,7 @@ import (
 	"vswitch/ctl/config"
 	"vswitch/plug"
 	"vswitch/plug/docker"
+	"vswitch/plug/held"
 	"vswitch/plug/ipam"
 	"vswitch/plug/runtimes"
 	wireroom "vswitch/plug/wire"
@@ -258,6 +259,7 @@ func (d *Daemon) Plugged(_ context.Context, bridge string) ([]api.PlugStatus, er
 		return nil, unknown("bridge", bridge)
 	}
 	var all []api.PlugStatus
+	items := d.heldPorts()
 	for i := range doc.Bridges {
 		b := &doc.Bridges[i]
 		if bridge != "" && b.Name != bridge {
@@ -265,19 +267,17 @@ func (d *Daemon) Plugged(_ context.Context, bridge string) ([]api.PlugStatus, er
 		}
 		for _, p := range b.Ports {
 			if g, ok := p.Plug(); ok {
-				all = append(all, d.plugStatus(b, p, g))
+				all = append(all, d.plugStatus(b, p, g, items[p.Name]))
 			}
 		}
 	}
 	return all, nil
 }
 
-func (d *Daemon) plugStatus(b *config.Bridge, p config.Port, g config.Plug) api.PlugStatus {
+// plugStatus is what is true of a plug; item is whom it was made for, or empty.
+func (d *Daemon) plugStatus(b *config.Bridge, p config.Port, g config.Plug, item held.Item) api.PlugStatus {
 	s := api.PlugStatus{Bridge: b.Name, Port: p.Name, Container: g.Container.String(), IfName: g.IfName, Options: p.Options.Typed()}
-	if i, ok := d.heldPort(p.Name); ok {
-		s.Owner = i.Owner
-		s.Since = i.Since
-	}
+	s.Owner, s.Since = item.Owner, item.Since
 	r := d.reconciler
 	r.mu.Lock()
 	ps := r.ports[p.Name]

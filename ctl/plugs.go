@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -388,10 +387,17 @@ func (d *Daemon) reapply() {
 
 // heldPort finds the item that a port belongs to.
 func (d *Daemon) heldPort(port string) (held.Item, bool) {
+	i, ok := d.heldPorts()[port]
+	return i, ok
+}
+
+// heldPorts are the items that ports belong to, by port.
+func (d *Daemon) heldPorts() map[string]held.Item {
+	all := map[string]held.Item{}
 	for _, i := range d.plugs.held.List("") {
-		if slices.ContainsFunc(i.Ports, func(p config.Port) bool { return p.Name == port }) {
-			return i, true
+		for _, p := range i.Ports {
+			all[p.Name] = i
 		}
 	}
-	return held.Item{}, false
+	return all
 }
