@@ -48,6 +48,8 @@ type uplinkPort struct {
 	device vswitch.Device // that was told of the host's addresses
 	local  int            // index of the local port that has what moved; 0: none has
 	nic    int            // index of the interface that it came from
+
+	sought map[soughtKey]time.Time // when it was asked who has an address
 }
 
 const (
@@ -158,6 +160,7 @@ func (r *reconciler) uplinksLocked(now time.Time) {
 		if local == nil || local.device == nil || local.link.Index == 0 {
 			continue
 		}
+		r.seekLocked(p, x, now)
 		fresh := x.device != p.device || x.local != local.link.Index || x.nic != p.link.Index
 		rec := r.uplinks.records[name]
 		changed := rec != nil && (!local.link.Up && len(rec.Addresses) > 0 || rec.MAC != p.link.MAC.String())

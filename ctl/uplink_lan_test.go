@@ -195,6 +195,20 @@ func TestMACNAT(t *testing.T) {
 		t.Error(err)
 	}
 
+	// After a start, containers that say nothing are reached by who knows them.
+	for _, c := range []*lab.Container{c1, c2} {
+		c.MustExec("ip", "neigh", "flush", "all")
+	}
+	u.d.Kill()
+	u.d.Start()
+	began := time.Now()
+	for _, addr := range []string{"192.0.2.21", "2001:db8::21", "192.0.2.22"} {
+		if err := peer.Ping(addr); err != nil {
+			t.Errorf("after a start: %v", err)
+		}
+	}
+	t.Logf("reached again after %v", time.Since(began))
+
 	// Nobody takes the host's address: neither a neighbour's view of it changes, nor ours.
 	c2.MustExec("ip", "addr", "add", "192.0.2.1/24", "dev", "eth0")
 	c2.MustExec("busybox", "arping", "-c", "3", "-U", "-w", "2", "-I", "eth0", "192.0.2.1")

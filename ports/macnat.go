@@ -3,6 +3,7 @@ package ports
 import (
 	"net"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -37,6 +38,18 @@ type macNAT struct {
 	scratch [maxSenders]atomic.Pointer[natScratch] // by worker
 
 	refused, unknown, other, reflected atomic.Uint64
+
+	soughtMu sync.Mutex // guards sought; a worker that would wait lets it be
+	sought   [natSought]Sought
+	nSought  int
+}
+
+// Sought is an inner address that somebody on the LAN sent to and that nobody is known to
+// have: as after a start, of a container that says nothing by itself.
+type Sought struct {
+	VLAN     uint16 // 0: untagged
+	Src, Dst netip.Addr
+	MAC      [6]byte // the sender's
 }
 
 // Bounds of macNAT.
@@ -44,6 +57,7 @@ const (
 	maxSenders = 256  // workers
 	natSlots   = 8    // ARP, ND and DHCP frames in one system call
 	natSlotLen = 2048 // bytes of each that may be rewritten
+	natSought  = 16   // addresses sought between two looks at Sought
 )
 
 // natScratch is where one worker's rewritten headers are while they are sent.
@@ -92,6 +106,38 @@ type HostAddress struct {
 	Addr netip.Addr
 	VLAN uint16 // on the LAN; 0: untagged
 	MAC  net.HardwareAddr
+}
+
+// Sought returns the addresses that were sought since it was called last, of at most 16
+// packets: whoever has one can be asked to say so.
+func (p *Packet) Sought() (all []Sought) {
+	m := p.nat
+	if m == nil {
+		return nil
+	}
+	m.soughtMu.Lock()
+	defer m.soughtMu.Unlock()
+	all = append(all, m.sought[:m.nSought]...)
+	m.nSought = 0
+	return all
+}
+
+// seek notes that a packet's address is sought.
+func (m *macNAT) seek(h *natHeaders, b []byte) {
+	if !h.ip || !h.dst.station() || !h.src.station() || h.dst.vlans&0xffff != 0 || !m.soughtMu.TryLock() {
+		return
+	}
+	defer m.soughtMu.Unlock()
+	s := Sought{VLAN: uint16(h.dst.vlans >> 16), Src: h.src.addr(), Dst: h.dst.addr(), MAC: [6]byte(b[6:])}
+	for i := range m.nSought {
+		if m.sought[i].Dst == s.Dst && m.sought[i].VLAN == s.VLAN {
+			return
+		}
+	}
+	if m.nSought < len(m.sought) {
+		m.sought[m.nSought] = s
+		m.nSought++
+	}
 }
 
 // SetMACNAT tells a device with macnat the NIC's MAC address, and which addresses are the
@@ -248,6 +294,7 @@ func (m *macNAT) restore(f *frame.Frame, nic uint64) {
 			return
 		}
 		m.unknown.Add(1)
+		m.seek(&h, b)
 		return
 	}
 	m.table.use(i)

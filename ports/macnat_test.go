@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"testing"
 	"unsafe"
@@ -287,6 +288,12 @@ func TestMACNATWaysIn(t *testing.T) {
 			t.Errorf("%s: goes on as\n% x, want\n% x, fault %d", name, got, want, fault)
 		}
 	}
+	want := []Sought{{VLAN: 50, Src: netip.MustParseAddr("10.0.0.9"), Dst: netip.MustParseAddr("10.0.0.6"), MAC: [6]byte(testPeer)}}
+	sought := (&Packet{nat: r.macNAT}).Sought()
+	sought = slices.DeleteFunc(sought, func(s Sought) bool { return s.VLAN != 50 }) // of "other VLAN"
+	if !slices.Equal(sought, want) {
+		t.Errorf("sought %v, want %v", sought, want)
+	}
 	if _, fault := r.come(eth(testPeer, testNIC, et4, back4...), tag); fault != frame.FaultReflected {
 		t.Errorf("a reflected frame has fault %d", fault)
 	}
@@ -470,7 +477,11 @@ func TestMACNATAllocatesNothing(t *testing.T) {
 		for i := 0; i < len(out); {
 			i += r.gather(1, r.v, out[i:])
 		}
+		out[5].F.Bytes()[14+19] = n // and one that nobody has
 		r.restore(out[5].F, mac48(testPeer))
+		if n%16 == 0 {
+			r.nSought = 0
+		}
 	}); a != 0 {
 		t.Errorf("%v allocations a batch", a)
 	}

@@ -2,6 +2,7 @@ package ports
 
 import (
 	"encoding/binary"
+	"net/netip"
 
 	"vswitch/frame"
 )
@@ -297,6 +298,13 @@ func key6(b []byte, vlans uint32) natKey {
 }
 
 func (k *natKey) ipv4() bool { return k.hi == 0 && k.lo>>32 == mapped>>32 }
+
+func (k *natKey) addr() netip.Addr {
+	var b [16]byte
+	binary.BigEndian.PutUint64(b[:], k.hi)
+	binary.BigEndian.PutUint64(b[8:], k.lo)
+	return netip.AddrFrom16(b).Unmap()
+}
 
 // station reports whether the address can be one station's.
 func (k *natKey) station() bool {
