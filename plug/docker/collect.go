@@ -59,6 +59,9 @@ type collector struct {
 	d    *Driver
 	ask  func(ctx context.Context, path string, v any) error
 	lost map[string]int // rounds without it, by key of an item, or by pool and address of a lease
+
+	last  time.Time // when there was a round
+	calls uint64    // that there had been before it
 }
 
 // Collect drops what Docker no longer knows, and learns what containers and networks are
@@ -70,10 +73,10 @@ func (d *Driver) collect(ctx context.Context, every, quiet time.Duration) {
 		return
 	}
 	c := &collector{d: d, ask: asker(d.o.Docker), lost: map[string]int{}}
-	tick := time.NewTicker(every)
+	tick := time.NewTicker(min(every, time.Second))
 	defer tick.Stop()
 	for {
-		c.contained(ctx, quiet)
+		c.contained(ctx, every, quiet)
 		select {
 		case <-ctx.Done():
 			return
@@ -125,13 +128,19 @@ func (d *Driver) quietFor(least time.Duration) (calls uint64, ok bool) {
 	return d.calls, d.under == 0 && time.Since(d.last) >= least
 }
 
-// contained is a round whose fault does not end the switch.
-func (c *collector) contained(ctx context.Context, quiet time.Duration) {
+// contained is a round, when it is time for one: soon after calls, since there are new names
+// to learn, and once in a while. A fault of it does not end the switch.
+func (c *collector) contained(ctx context.Context, every, quiet time.Duration) {
 	defer func() {
 		if p := recover(); p != nil {
 			c.d.o.Log.Error("a look at what Docker has failed in the switch", "panic", p, "stack", string(debug.Stack()))
 		}
 	}()
+	calls, ok := c.d.quietFor(quiet)
+	if ago := time.Since(c.last); !ok || ago < quiet || calls == c.calls && ago < every {
+		return
+	}
+	c.last, c.calls = time.Now(), calls
 	c.round(ctx, quiet)
 }
 
