@@ -16,7 +16,11 @@ func (d *Document) checkPlugs(r *report) {
 		path string
 		Publish
 	}
-	var published []hostPort
+	type socket struct {
+		port  uint16
+		proto string
+	}
+	published := make(map[socket][]hostPort)
 	for i := range d.Bridges {
 		b := &d.Bridges[i]
 		b.checkPools(r)
@@ -51,13 +55,14 @@ func (d *Document) checkPlugs(r *report) {
 				r.addf(path+".publish", "%s has no address to publish: give the plug an ip", s.container)
 			}
 			for _, pub := range g.Publish {
-				for _, other := range published {
+				at := socket{pub.Port, pub.Proto}
+				for _, other := range published[at] {
 					if pub.clashes(other.Publish) {
 						r.add(&Error{Path: path + ".publish", Value: pub.String(), Message: fmt.Sprintf(
 							"port %d/%s of the host is published by %s already", pub.Port, pub.Proto, other.path)})
 					}
 				}
-				published = append(published, hostPort{path, pub})
+				published[at] = append(published[at], hostPort{path, pub})
 			}
 		}
 	}
