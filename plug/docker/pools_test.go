@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -240,5 +241,72 @@ func TestGivenAgain(t *testing.T) {
 	}
 	if _, refusal := addressOf(t, d, id, "10.1.0.9", false); refusal == "" {
 		t.Error("what Docker keeps for the network is given to a container")
+	}
+}
+
+// TestManyAtOnce: containers come and go at the same time, and no two have an address or a
+// port of the host.
+func TestManyAtOnce(t *testing.T) {
+	d, s, w := newDouble(t, "bridges: []")
+	id, _, _, _ := requested(t, d, "10.1.0.0/24", "", false, nil)
+	addressOf(t, d, id, "", true)
+	must(t, d, "NetworkDriver.CreateNetwork", create(t, net1, "10.1.0.0/24", false, nil))
+	const workers, rounds = 12, 8
+	var mu sync.Mutex
+	has := map[string]string{}
+	take := func(what, who string) {
+		mu.Lock()
+		defer mu.Unlock()
+		if other := has[what]; other != "" {
+			t.Errorf("%s and %s both have %s", who, other, what)
+		}
+		has[what] = who
+	}
+	free := func(what string) {
+		mu.Lock()
+		defer mu.Unlock()
+		delete(has, what)
+	}
+	var all sync.WaitGroup
+	for n := range workers {
+		all.Go(func() { // ends with its rounds
+			for r := range rounds {
+				ep := fmt.Sprintf("%032d%032d", n, r)
+				both := fmt.Sprintf(`{"NetworkID":%q,"EndpointID":%q}`, net1, ep)
+				a, refusal := addressOf(t, d, id, "", false)
+				if refusal != "" {
+					t.Error(refusal)
+					return
+				}
+				take(a, ep)
+				for _, c := range []struct{ call, body string }{
+					{"CreateEndpoint", endpointOn(net1, ep, a)}, {"Join", both}, {"ProgramExternalConnectivity", published(ep, `[{"Proto":17,"Port":53}]`)},
+				} {
+					if _, refusal := posted(t, d, "NetworkDriver."+c.call, c.body); refusal != "" {
+						t.Error(refusal)
+						return
+					}
+				}
+				i, _ := d.find(endpointKey(ep))
+				port, _, _ := strings.Cut(i.Ports[0].Options["publish"], ":")
+				take(port, ep)
+				posted(t, d, "NetworkDriver.Join", both) // meanwhile, others take theirs
+				free(port)
+				for _, call := range []string{"RevokeExternalConnectivity", "Leave", "DeleteEndpoint"} {
+					if _, refusal := posted(t, d, "NetworkDriver."+call, both); refusal != "" {
+						t.Error(refusal)
+						return
+					}
+				}
+				free(a)
+				released(t, d, id, a)
+			}
+		})
+	}
+	all.Wait()
+	must(t, d, "IpamDriver.ReleasePool", `{"PoolID":"`+id+`"}`)
+	must(t, d, "NetworkDriver.DeleteNetwork", `{"NetworkID":"`+net1+`"}`)
+	if len(s.Held())+len(w.pairs)+len(d.leases.Leases("")) != 0 {
+		t.Errorf("held %v, pairs %v, leases %v", s.Held(), w.pairs, d.leases.Leases(""))
 	}
 }
