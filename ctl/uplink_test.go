@@ -34,6 +34,8 @@ func newUplink(t *testing.T, o lab.DaemonOptions) *uplinkLab {
 	for _, h := range []*lab.Host{u.a, u.peer} {
 		h.Sysctl("net.ipv4.neigh.eth1.retrans_time_ms", "20")
 	}
+	// The kernel takes its time with an IPv6 address's route.
+	lab.Eventually(t, patient, func() error { return has(strings.Join(stackOf(u.a, "eth1"), "\n"), "local 2001:db8::1 ") })
 	u.d = u.a.Daemon(o)
 	u.d.Ctl("add-br", "br0")
 	return u
