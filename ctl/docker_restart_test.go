@@ -140,6 +140,7 @@ func dockerRestarts(g *dockerGround) {
 // TestDockerDies: without live-restore the containers of a dockerd that was killed live until
 // it starts again, which ends them and starts anew those that shall always run.
 func TestDockerDies(t *testing.T) {
+	t.Parallel() // with TestDockerNetworks
 	g := newDockerGround(t, false)
 	g.Must("network", "create", "-d", "vswitch", "--ipam-driver", "vswitch", "--subnet", "10.1.0.0/16", "n1")
 	g.run("c1", "--network", "n1", "--ip", "10.1.0.7", "--restart", "always")
