@@ -48,6 +48,7 @@ type uplinkPort struct {
 	device vswitch.Device // that was told of the host's addresses
 	local  int            // index of the local port that has what moved; 0: none has
 	nic    int            // index of the interface that it came from
+	mac    string         // of the local port, as device was told
 
 	sought map[soughtKey]time.Time // when it was asked who has an address
 }
@@ -161,7 +162,7 @@ func (r *reconciler) uplinksLocked(now time.Time) {
 			continue
 		}
 		r.seekLocked(p, x, now)
-		fresh := x.device != p.device || x.local != local.link.Index || x.nic != p.link.Index
+		fresh := x.device != p.device || x.local != local.link.Index || x.nic != p.link.Index || x.mac != local.link.MAC.String()
 		rec := r.uplinks.records[name]
 		changed := rec != nil && (!local.link.Up && len(rec.Addresses) > 0 || rec.MAC != p.link.MAC.String())
 		if !fresh && !changed && (x.due.IsZero() || now.Before(x.due)) {
@@ -183,7 +184,7 @@ func (r *reconciler) uplinksLocked(now time.Time) {
 			}
 		}
 		r.pinLocked(p, local)
-		x.device, x.local, x.nic = p.device, local.link.Index, p.link.Index
+		x.device, x.local, x.nic, x.mac = p.device, local.link.Index, p.link.Index, local.link.MAC.String()
 	}
 }
 

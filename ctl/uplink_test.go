@@ -178,6 +178,20 @@ func TestUplinkTakesAddresses(t *testing.T) {
 	d.Start()
 	taken("start after kill -9")
 
+	// Another MAC of the local port's, and its own again; with macnat the LAN sees neither.
+	d.Ctl("set-port", "eth1", "macnat=true")
+	for _, m := range []string{"02:00:00:00:77:77", ""} {
+		d.Ctl("set-br", "br0", "mac="+m)
+		if err := u.peer.Ping("192.0.2.1"); err != nil {
+			t.Errorf("mac=%s: %v", m, err)
+		}
+	}
+	taken("mac set and unset")
+
+	// One that somebody takes down has what moved to it again.
+	a.MustExec("ip", "link", "set", "br0", "down")
+	taken("local port down")
+
 	// What somebody gives the NIC later moves on.
 	a.MustExec("ip", "addr", "add", "192.0.2.77/24", "dev", "eth1")
 	a.MustExec("ip", "route", "add", "10.99.0.0/16", "via", "192.0.2.9", "dev", "eth1")

@@ -382,8 +382,9 @@ func (t *natTable) setHost(keys []natKey, macs []uint64) {
 	}
 }
 
+// len counts the addresses that are not the host's.
 func (t *natTable) len() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.size
+	return t.size - t.statics
 }
