@@ -14,7 +14,6 @@ import (
 
 	"vswitch/ctl/config"
 	"vswitch/plug/held"
-	"vswitch/plug/ipam"
 )
 
 // The IPAM driver. Its pools are of two kinds, which their IDs tell apart:
