@@ -22,10 +22,29 @@ func (d *Daemon) hold(put []held.Item, owner string, del []string) error {
 	if d.closed {
 		return &api.Error{Status: 503, Message: "the daemon is ending; nothing was changed"}
 	}
+	if err := d.fits(put, owner, del); err != nil {
+		return err
+	}
 	if err := d.plugs.held.Change(put, owner, del); err != nil {
 		return &api.Error{Status: 503, Message: err.Error() + "; nothing was changed"}
 	}
 	d.reapply()
+	return nil
+}
+
+// fits refuses items that the document would have no place for.
+func (d *Daemon) fits(put []held.Item, owner string, del []string) error {
+	items := slices.DeleteFunc(d.plugs.held.List(""), func(i held.Item) bool {
+		return i.Owner == owner && slices.Contains(del, i.Key) ||
+			slices.ContainsFunc(put, func(p held.Item) bool { return p.Owner == i.Owner && p.Key == i.Key })
+	})
+	_, doc := d.store.View()
+	_, misfits := held.Expand(mesh.Expand(doc), append(items, put...))
+	for _, m := range misfits {
+		if slices.ContainsFunc(put, func(p held.Item) bool { return p.Owner == m.Owner && p.Key == m.Key }) {
+			return &api.Error{Status: 409, Message: m.Why}
+		}
+	}
 	return nil
 }
 

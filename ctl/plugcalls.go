@@ -278,6 +278,12 @@ func (d *Daemon) Plugged(_ context.Context, bridge string) ([]api.PlugStatus, er
 func (d *Daemon) plugStatus(b *config.Bridge, p config.Port, g config.Plug, item held.Item) api.PlugStatus {
 	s := api.PlugStatus{Bridge: b.Name, Port: p.Name, Container: g.Container.String(), IfName: g.IfName, Options: p.Options.Typed()}
 	s.Owner, s.Since = item.Owner, item.Since
+	if g.Container.Kind == config.RuntimeContainer { // who named and moved the interface itself
+		s.IfName = ""
+		if len(g.Aliases) > 0 {
+			s.Container = item.Owner + ":" + g.Aliases[0]
+		}
+	}
 	r := d.reconciler
 	r.mu.Lock()
 	ps := r.ports[p.Name]

@@ -202,7 +202,10 @@ func pluggedTable(list []api.PlugStatus) string {
 	t := newTable("", "BRIDGE", "CONTAINER", "IFNAME", "STATE", "ADDRESS", ">MTU", "PORT")
 	for _, p := range list {
 		container, whole := tail(p.Container, nameWidth)
-		mtu, ip := "-", "-"
+		mtu, ip, ifname := "-", "-", p.IfName
+		if ifname == "" {
+			ifname = "-"
+		}
 		if p.MTU != 0 {
 			mtu = fmt.Sprint(p.MTU)
 		}
@@ -214,7 +217,7 @@ func pluggedTable(list []api.PlugStatus) string {
 				more = append(more, x.String())
 			}
 		}
-		r := t.add(p.Bridge, container, p.IfName, stateText(p.State), ip, mtu, p.Port)
+		r := t.add(p.Bridge, container, ifname, stateText(p.State), ip, mtu, p.Port)
 		under := func(what, text string) {
 			if text != "" {
 				r.under = append(r.under, what+text)
