@@ -183,15 +183,26 @@ func (s *surroundings) blocked(gateways []Gateway) map[string]error {
 	return why
 }
 
-// dockerBridges lists the bridges that Docker isolates.
+// dockerBridges lists the bridges that Docker isolates: its own chains name each, those of
+// internal networks too, which have no rule that lets anything in.
+//
+//	-A FORWARD -o docker0 -j DOCKER
+//	-A DOCKER-BRIDGE -o docker0 -j DOCKER                                 since Docker 28
+//	-A DOCKER-ISOLATION-STAGE-1 ! -s 172.18.0.0/16 -o br-0c4f -j DROP     internal
+//	-A DOCKER-INTERNAL ! -s 172.18.0.0/16 -o br-0c4f -j DROP              since Docker 28
 func (s *surroundings) dockerBridges() []string {
 	var names []string
 	for _, x := range s.docker {
 		for _, r := range x.rules {
-			// -A FORWARD -o docker0 -j DOCKER; -A DOCKER-BRIDGE -o docker0 -j DOCKER
 			w := strings.Fields(r)
-			if len(w) == 6 && w[0] == "-A" && w[2] == "-o" && w[4] == "-j" && w[5] == "DOCKER" && len(w[3]) < unix.IFNAMSIZ && !slices.Contains(names, w[3]) {
-				names = append(names, w[3])
+			if len(w) < 2 || w[0] != "-A" || w[1] == dockerChain {
+				continue
+			}
+			if !strings.HasPrefix(w[1], "DOCKER") && !strings.HasSuffix(r, " -j DOCKER") {
+				continue
+			}
+			if i := slices.Index(w, "-o") + 1; i > 0 && i < len(w) && len(w[i]) < unix.IFNAMSIZ && !slices.Contains(names, w[i]) {
+				names = append(names, w[i])
 			}
 		}
 	}

@@ -19,6 +19,7 @@ const (
 	setItself      = "same-gateway"
 	setMasquerade  = "masqueraded"
 	setInternal    = "internal"
+	setClosed      = "closed"
 	setDocker      = "docker-bridges"
 	setPublished4  = "published4"
 	setPublished6  = "published6"
@@ -43,6 +44,10 @@ func compose(table string, gateways []Gateway, serving map[claimKey]target, dock
 		// the gateway's own address, and are 127.0.0.1's only after conntrack saw them.
 		rule{"loopback is for the host itself", seq(in(setGateways), ip4(), loopback(ip4Dst), drop)},
 		rule{"and nobody else is it", seq(in(setGateways), ip4(), loopback(ip4Src), drop)},
+		// Whom a firewall or a tunnel of the host's takes for somebody else by his address, must
+		// not be a container: hosts have no strict rp_filter, and none at all for IPv6.
+		rule{"a source that is not behind the gateway is forged", seq(in(setClosed), ip4(), comesFromElsewhere, drop)},
+		rule{"a source that is not behind the gateway is forged", seq(in(setClosed), ip6(), specified(ip6Src), comesFromElsewhere, drop)},
 	)
 	p.add("arriving", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest,
 		rule{"to an address of the host", seq(localType(toDst), jump("published"))},
@@ -105,11 +110,15 @@ func (p *page) addSets(gateways []Gateway, serving map[claimKey]target) {
 	itself := set{name: setItself, key: typeNames, comment: "in by a gateway, and out by the same"}
 	masq := set{name: setMasquerade, key: typeName, comment: "gateways whose containers have the host's address elsewhere"}
 	internal := set{name: setInternal, key: typeName, comment: "gateways whose containers know nobody elsewhere"}
+	closed := set{name: setClosed, key: typeName, comment: "gateways whose containers are the only ones there"}
 	bridges := set{name: setDocker, key: typeName, comment: "bridges that Docker isolates"}
 	for _, g := range gateways {
 		key := ifkey(g.Interface)
 		all.put(key, nil)
 		itself.put(slices.Concat(key, key), nil)
+		if g.closed() {
+			closed.put(key, nil)
+		}
 		switch {
 		case g.Internal:
 			internal.put(key, nil)
@@ -137,7 +146,7 @@ func (p *page) addSets(gateways []Gateway, serving map[claimKey]target) {
 		to := serving[k].to
 		s.put(slices.Concat(k.host.AsSlice(), []byte{k.proto, 0, 0, 0}, portKey(k.port)), slices.Concat(to.Addr().AsSlice(), portKey(to.Port())))
 	}
-	p.sets = []set{all, itself, masq, internal, bridges, any4, at4, any6, at6}
+	p.sets = []set{all, itself, masq, internal, closed, bridges, any4, at4, any6, at6}
 }
 
 func (s *set) put(key, val []byte) {
@@ -214,6 +223,18 @@ func network(offset, length, register uint32) expr.Any {
 // loopback is `ip saddr 127.0.0.0/8`, or daddr.
 func loopback(offset uint32) []expr.Any {
 	return []expr.Any{network(offset, 1, reg0), &expr.Cmp{Op: expr.CmpOpEq, Register: reg0, Data: []byte{127}}}
+}
+
+// specified is `ip6 saddr != ::`: who has no address yet asks for one without.
+func specified(offset uint32) []expr.Any {
+	return []expr.Any{network(offset, 16, reg0), &expr.Cmp{Op: expr.CmpOpNeq, Register: reg0, Data: make([]byte, 16)}}
+}
+
+// comesFromElsewhere is `fib saddr . iif oif missing`: no route leads to the source by the
+// interface that it came in by.
+var comesFromElsewhere = []expr.Any{
+	&expr.Fib{Register: reg0, ResultOIF: true, FlagSADDR: true, FlagIIF: true},
+	&expr.Cmp{Op: expr.CmpOpEq, Register: reg0, Data: make([]byte, 4)},
 }
 
 // from is `ip saddr subnet`, or ip6.

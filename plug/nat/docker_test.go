@@ -77,6 +77,21 @@ func TestBesideDocker(t *testing.T) {
 			t.Error("something is missing")
 		}
 	})
+	t.Run("an internal network of Docker's is closed", func(t *testing.T) {
+		d.Must("network", "create", "--internal", "n2")
+		d.Must("run", "-d", "--name", "d3", "--network", "n2", lab.BusyboxImage, "nc", "-ll", "-p", "80", "-e", "echo", "d3")
+		d3 := d.Must("inspect", "-f", "{{.NetworkSettings.Networks.n2.IPAddress}}", "d3")
+		if g.check() {
+			t.Error("something is missing")
+		}
+		g.reaches(g.host.Namespace, "tcp", d3+":80", "d3")
+		g.silent(g.r1.Namespace, d3+":80")
+		d.Must("rm", "-f", "d3")
+		d.Must("network", "rm", "n2")
+		if g.check() || g.check() {
+			t.Error("something is missing")
+		}
+	})
 	rules := g.dockerUser()
 	if len(rules) != 4 {
 		t.Errorf("rules in DOCKER-USER: %q", rules)

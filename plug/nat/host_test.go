@@ -345,7 +345,7 @@ func TestRouterAdvertisements(t *testing.T) {
 	}
 	advertise(0, false) // and still listens
 	advertise(1800, true)
-	if is := value("ipv6/conf/red/accept_ra"); is != "1" {
+	if is := value("ipv6/conf/red/accept_ra"); is != "0" {
 		t.Errorf("accept_ra of the gateway is %s: containers can give the host routes", is)
 	}
 	// What is left on.

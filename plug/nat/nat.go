@@ -11,7 +11,7 @@
 //
 //	from a container          chain     what is decided
 //	  │
-//	  ▼ prerouting (raw)      guard     127.0.0.0/8 is for the host itself
+//	  ▼ prerouting (raw)      guard     127.0.0.0/8 is for the host itself; no source is forged
 //	  ▼ prerouting (dstnat)   arriving  to an address of the host: is the port published?
 //	  ├─► input: the host itself; nothing is decided here
 //	  ▼ forward (filter)      forward   who may talk to whom
@@ -50,6 +50,10 @@ type Gateway struct {
 	Masquerade bool           // what leaves for elsewhere has the host's address; nothing new comes in but what is published
 	Internal   bool           // nothing goes from here to elsewhere, nor comes from there
 }
+
+// closed says that nobody is behind the gateway but its containers: no router, and nobody
+// whom the host would know by another interface. Of one that routes this is not known.
+func (g Gateway) closed() bool { return g.Masquerade || g.Internal }
 
 // Forward is a port of the host that leads to a container.
 type Forward struct {
@@ -164,6 +168,9 @@ func (f *Firewall) applyLocked() error {
 	if err := enableForwarding(f.gateways); err != nil {
 		return err
 	}
+	if err := hearNoRouters(f.gateways); err != nil {
+		return err
+	}
 	if err := f.takeOverLocked(); err != nil {
 		return err
 	}
@@ -273,7 +280,7 @@ func (f *Firewall) Check() (bool, error) {
 
 // missingLocked says whether anything differs from what the last Apply left.
 func (f *Firewall) missingLocked() (bool, error) {
-	if f.page == nil || !forwardingEnabled(f.gateways) || !f.localnetOpenLocked() {
+	if f.page == nil || !forwardingEnabled(f.gateways) || hearsRouters(f.gateways) || !f.localnetOpenLocked() {
 		return true, nil
 	}
 	gen, err := generation()

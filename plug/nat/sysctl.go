@@ -111,7 +111,7 @@ func keepRouterAdvertisements(gateways []Gateway) error {
 		if name == "all" || name == "default" || slices.ContainsFunc(gateways, func(g Gateway) bool { return g.Interface == name }) {
 			continue
 		}
-		key := "ipv6/conf/" + name + "/accept_ra"
+		key := acceptRA(name)
 		if is, err := readSysctl(key); err != nil || is != "1" {
 			continue // gone, or does not take them
 		}
@@ -120,4 +120,34 @@ func keepRouterAdvertisements(gateways []Gateway) error {
 		}
 	}
 	return nil
+}
+
+func acceptRA(ifname string) string { return "ipv6/conf/" + ifname + "/accept_ra" }
+
+// hearNoRouters keeps containers from giving the host routes, a default route by themselves
+// among them: any of them may send router advertisements (CVE-2020-13401). What forwards IPv6
+// takes none, but a gateway of IPv4 alone does not forward it and has IPv6 all the same.
+// Whoever wrote a 2 wants them.
+func hearNoRouters(gateways []Gateway) error {
+	for _, g := range gateways {
+		if !g.closed() {
+			continue
+		}
+		is, err := readSysctl(acceptRA(g.Interface))
+		if err == nil && is == "1" {
+			err = setSysctl(acceptRA(g.Interface), "0")
+		}
+		if err != nil && !errors.Is(err, os.ErrNotExist) { // not there yet: by Check
+			return fmt.Errorf("refuse router advertisements on %s: %w", g.Interface, err)
+		}
+	}
+	return nil
+}
+
+// hearsRouters says whether there is something for hearNoRouters to do.
+func hearsRouters(gateways []Gateway) bool {
+	return slices.ContainsFunc(gateways, func(g Gateway) bool {
+		is, _ := readSysctl(acceptRA(g.Interface))
+		return g.closed() && is == "1"
+	})
 }

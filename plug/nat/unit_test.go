@@ -53,6 +53,13 @@ func TestReadDockersTable(t *testing.T) {
 	if got := s.dockerBridges(); !slices.Equal(got, []string{"docker0"}) {
 		t.Errorf("Docker's bridges are %q", got)
 	}
+	// Internal networks have no rule that lets anything in; users' rules name any interface.
+	x.read("-N DOCKER-USER\n-A DOCKER-USER -o lan -j DOCKER\n-A FORWARD -o wan -j ACCEPT\n" +
+		"-A DOCKER-ISOLATION-STAGE-1 ! -s 172.18.0.0/16 -o br-1 -j DROP\n-A DOCKER-ISOLATION-STAGE-1 ! -d 172.18.0.0/16 -i br-1 -j DROP\n" +
+		"-A DOCKER-INTERNAL ! -s 172.19.0.0/16 -o br-2 -j DROP\n-A DOCKER -o\n-A DOCKER")
+	if got := s.dockerBridges(); !slices.Equal(got, []string{"br-1", "br-2"}) {
+		t.Errorf("Docker's bridges are %q", got)
+	}
 }
 
 // The least that Docker's chain needs, by kind of gateway.
