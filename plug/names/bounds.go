@@ -15,30 +15,48 @@ import (
 // Thread-safety: safe for concurrent use.
 type bounds struct {
 	mu           sync.Mutex
-	forwards     map[netip.Addr]int // by client
-	conns        map[netip.Addr]int
-	allForwards  int
-	allConns     int
+	forwards     count
+	conns        count
 	lastComplain time.Time
 }
 
-func (b *bounds) take(by map[netip.Addr]int, all *int, a netip.Addr, max, each int) bool {
+// count is how many there are of something: of a client, of a bridge, and in all. A container
+// may have as many addresses as its bridge's subnets, so what is bounded for a client is not
+// yet for others.
+type count struct {
+	all     int
+	bridges map[string]int
+	clients map[netip.Addr]int
+}
+
+// share is how many of them there may be.
+type share struct{ all, bridge, client int }
+
+func newCount() count {
+	return count{bridges: map[string]int{}, clients: map[netip.Addr]int{}}
+}
+
+func (b *bounds) take(c *count, bridge string, client netip.Addr, most share) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if *all >= max || by[a] >= each {
+	if c.all >= most.all || c.bridges[bridge] >= most.bridge || c.clients[client] >= most.client {
 		return false
 	}
-	*all++
-	by[a]++
+	c.all++
+	c.bridges[bridge]++
+	c.clients[client]++
 	return true
 }
 
-func (b *bounds) give(by map[netip.Addr]int, all *int, a netip.Addr) {
+func (b *bounds) give(c *count, bridge string, client netip.Addr) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	*all--
-	if by[a]--; by[a] == 0 {
-		delete(by, a)
+	c.all--
+	if c.bridges[bridge]--; c.bridges[bridge] == 0 {
+		delete(c.bridges, bridge)
+	}
+	if c.clients[client]--; c.clients[client] == 0 {
+		delete(c.clients, client)
 	}
 }
 

@@ -130,7 +130,7 @@ func TestLabResolversFail(t *testing.T) {
 	lab.Eventually(t, limit, func() error {
 		x.s.bounds.mu.Lock()
 		defer x.s.bounds.mu.Unlock()
-		if x.s.bounds.allForwards == 0 {
+		if x.s.bounds.forwards.all == 0 {
 			return errors.New("nothing is forwarded")
 		}
 		return nil
@@ -247,8 +247,10 @@ func TestLabBounds(t *testing.T) {
 	lab.Eventually(t, limit, func() error {
 		b.mu.Lock()
 		defer b.mu.Unlock()
-		if b.allConns != 0 || b.allForwards != 0 || len(b.conns) != 0 || len(b.forwards) != 0 {
-			return fmt.Errorf("%d connections, %d questions are still counted", b.allConns, b.allForwards)
+		for _, c := range []count{b.conns, b.forwards} {
+			if c.all+len(c.bridges)+len(c.clients) != 0 {
+				return fmt.Errorf("of %v, some are still counted", c)
+			}
 		}
 		return nil
 	})

@@ -105,12 +105,12 @@ func (l *listener) serveUDP() {
 		case reply:
 			l.reply(m, peer, size)
 		case forward:
-			if !l.s.begin(peer.Addr()) {
+			if !l.s.begin(z.bridge, peer.Addr()) {
 				l.reply(failure(m), peer, size)
 				continue
 			}
 			l.s.running.Go(func() { // ends within maxWait, or with the server
-				defer l.s.end(peer.Addr())
+				defer l.s.end(z.bridge, peer.Addr())
 				l.reply(l.s.ask(m), peer, size)
 			})
 		}
@@ -133,8 +133,8 @@ func (l *listener) serveTCP() {
 			continue
 		}
 		peer := c.RemoteAddr().(*net.TCPAddr).AddrPort().Addr()
-		b := &l.s.bounds
-		if !l.s.answers(l.zone.Load(), peer) || !b.take(b.conns, &b.allConns, peer, maxConns, maxPerPeer) {
+		b, z := &l.s.bounds, l.zone.Load()
+		if !l.s.answers(z, peer) || !b.take(&b.conns, z.bridge, peer, mostConns) {
 			c.SetLinger(0) // a reset: there is nothing to wait for
 			c.Close()
 			continue
@@ -151,7 +151,7 @@ func (l *listener) serveTCP() {
 			l.mu.Lock()
 			delete(l.conns, c)
 			l.mu.Unlock()
-			b.give(b.conns, &b.allConns, peer)
+			b.give(&b.conns, z.bridge, peer)
 		})
 	}
 }
@@ -171,9 +171,9 @@ func (l *listener) converse(c *net.TCPConn, peer netip.Addr) {
 		switch {
 		case v == drop:
 			return
-		case v == forward && l.s.begin(peer):
+		case v == forward && l.s.begin(z.bridge, peer):
 			m = l.s.ask(m)
-			l.s.end(peer)
+			l.s.end(z.bridge, peer)
 		case v == forward:
 			m = failure(m)
 		}
@@ -189,18 +189,18 @@ func (l *listener) converse(c *net.TCPConn, peer netip.Addr) {
 }
 
 // begin counts a question that is to be forwarded, or says that there are too many.
-func (s *Server) begin(peer netip.Addr) bool {
+func (s *Server) begin(bridge string, peer netip.Addr) bool {
 	b := &s.bounds
-	if b.take(b.forwards, &b.allForwards, peer, maxForwards, maxPerClient) {
+	if b.take(&b.forwards, bridge, peer, mostForwards) {
 		return true
 	}
 	if b.seldom() {
-		s.log.Warn("too many questions wait for the host's resolvers", "client", peer)
+		s.log.Warn("too many questions wait for the host's resolvers", "bridge", bridge, "client", peer)
 	}
 	return false
 }
 
-func (s *Server) end(peer netip.Addr) { s.bounds.give(s.bounds.forwards, &s.bounds.allForwards, peer) }
+func (s *Server) end(bridge string, peer netip.Addr) { s.bounds.give(&s.bounds.forwards, bridge, peer) }
 
 // failure is the answer that there is none.
 func failure(q *dns.Msg) *dns.Msg {

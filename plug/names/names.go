@@ -20,7 +20,8 @@
 // as with dnsmasq's domain-needed, because no domain is meant by it, and a container that is gone
 // must be gone though those do not answer. Nor is a name below that of the bridge, unless the
 // bridge is called like a top-level domain may be (letters only: dev, app), which would hide that
-// domain. Answers of the zone may be kept for no time at all, as dnsmasq's local-ttl has it: the
+// domain. For the same reason a container that is called like a domain (www.example.com) is
+// found below the bridge's name only. Answers of the zone may be kept for no time at all, as dnsmasq's local-ttl has it: the
 // next container may have the address a second later, and asking again costs microseconds. For
 // the same reason an answer that there is nothing has no SOA record, without which it is not
 // kept (RFC 2308, section 5).
@@ -47,13 +48,20 @@ import (
 // Bounds of the server.
 const (
 	maxQuestion  = 4096             // bytes of a question, with its EDNS0 options
-	maxForwards  = 512              // questions that wait for the host's resolvers at once
+	maxForwards  = 1024             // questions that wait for the host's resolvers at once
+	maxPerBridge = 256              // of those, from one bridge
 	maxPerClient = 64               // of those, from one address
-	maxConns     = 128              // TCP connections at once
+	maxConns     = 256              // TCP connections at once
+	maxOnBridge  = 64               // of those, from one bridge
 	maxPerPeer   = 8                // of those, from one address
 	idleLimit    = 10 * time.Second // of a TCP connection between questions, and for an answer to be taken
 	retryPeriod  = time.Second      // between attempts to listen
 	port         = 53
+)
+
+var (
+	mostForwards = share{maxForwards, maxPerBridge, maxPerClient}
+	mostConns    = share{maxConns, maxOnBridge, maxPerPeer}
 )
 
 // View is one network's names.
@@ -62,6 +70,9 @@ type View struct {
 	Listen  []netip.Addr   // UDP and TCP port 53 of each
 	Clients []netip.Prefix // who is answered, beside the host itself
 	Records []Record
+	// Closed networks reach nobody elsewhere, nor do their questions: what the zone does not
+	// know is refused, and not asked of the host's resolvers (CVE-2024-29018).
+	Closed bool
 }
 
 // Record is a container: one or more names, one or more addresses. Several containers may have
@@ -109,7 +120,7 @@ func New(resolvConf string, log *slog.Logger) *Server {
 		log: log, hosts: newResolvConf(resolvConf), enter: func(f func() error) error { return f() },
 		listeners: map[netip.Addr]*listener{}, failed: map[netip.Addr]error{},
 	}
-	s.bounds = bounds{forwards: map[netip.Addr]int{}, conns: map[netip.Addr]int{}}
+	s.bounds = bounds{forwards: newCount(), conns: newCount()}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.asked.Store(&map[netip.Addr]bool{})
 	return s

@@ -26,6 +26,7 @@ type zone struct {
 	bridge  string
 	suffix  string // ".br0."
 	ours    bool   // all names below the suffix are
+	closed  bool   // nothing is forwarded
 	clients []netip.Prefix
 	names   map[string]*name // by name in lower case, with its last dot
 	first   map[netip.Addr]string
@@ -39,7 +40,7 @@ type name struct {
 
 func newZone(v View) *zone {
 	z := &zone{bridge: v.Bridge, suffix: "." + strings.ToLower(v.Bridge) + ".", names: map[string]*name{}, first: map[netip.Addr]string{}}
-	z.ours = !maybeTLD(v.Bridge)
+	z.ours, z.closed = !maybeTLD(v.Bridge), v.Closed
 	for _, p := range v.Clients {
 		z.clients = append(z.clients, p.Masked())
 	}
@@ -50,7 +51,10 @@ func newZone(v View) *zone {
 				continue
 			}
 			short := strings.TrimSuffix(full, z.suffix) + "."
-			n := z.names[short]
+			if maybeDomain(short) || strings.HasSuffix(short, z.suffix) { // somebody else's name
+				short = full
+			}
+			n := z.names[full]
 			if n == nil {
 				n = &name{}
 				z.names[short], z.names[full] = n, n
@@ -99,6 +103,14 @@ func canonical(name string) (string, bool) {
 func maybeTLD(bridge string) bool {
 	b := strings.ToLower(bridge)
 	return strings.HasPrefix(b, "xn--") || !strings.ContainsFunc(b, func(r rune) bool { return r < 'a' || r > 'z' })
+}
+
+// maybeDomain says whether a name may be that of a host elsewhere: it has labels, and the
+// last is as a top-level domain's. Docker's web.1 is none.
+func maybeDomain(name string) bool {
+	name = strings.TrimSuffix(name, ".")
+	dot := strings.LastIndexByte(name, '.')
+	return dot >= 0 && maybeTLD(name[dot+1:])
 }
 
 // verdict is what is done with a question.
@@ -165,7 +177,10 @@ func (z *zone) judge(packet []byte, allowed bool) (v verdict, m *dns.Msg, size i
 	}
 	if a, ok := reverse(asked); ok {
 		label, has := z.first[a]
-		if !has {
+		switch {
+		case !has && z.closed:
+			return answer(dns.RcodeRefused)
+		case !has:
 			return forward, q, size
 		}
 		_, m, _ := answer(dns.RcodeSuccess)
@@ -179,6 +194,9 @@ func (z *zone) judge(packet []byte, allowed bool) (v verdict, m *dns.Msg, size i
 		_, m, _ := answer(dns.RcodeNameError)
 		m.Authoritative = true
 		return reply, m, size
+	}
+	if z.closed {
+		return answer(dns.RcodeRefused)
 	}
 	return forward, q, size
 }

@@ -33,6 +33,7 @@ var testView = View{
 		{Names: []string{"many", "my_name"}, Addrs: addrs("10.0.0.13")},
 		{Names: []string{"none"}},
 		{Names: []string{"a@b", "web.1"}, Addrs: addrs("10.0.0.15")},
+		{Names: []string{"www.example.com", "bank.xn--p1ai", "db-1.br0"}, Addrs: addrs("10.0.0.16")},
 		{Names: []string{strings.Repeat("long.", 60)}, Addrs: addrs("10.0.0.14")},
 		{Names: []string{"", strings.Repeat("x", 64)}, Addrs: addrs("10.0.0.14")},
 	},
@@ -88,6 +89,12 @@ func TestJudge(t *testing.T) {
 		{"a@b.br0.", dns.TypeA, "NOERROR 10.0.0.15"},
 		{"web.1.", dns.TypeA, "NOERROR 10.0.0.15"},
 		{"web.1.br0.", dns.TypeA, "NOERROR 10.0.0.15"},
+		{"db-1.br0.", dns.TypeA, "NOERROR 10.0.0.6"},
+		{"db-1.br0.br0.", dns.TypeA, "NOERROR 10.0.0.16"},
+		{"www.example.com.", dns.TypeA, "forward"},
+		{"bank.xn--p1ai.", dns.TypeA, "forward"},
+		{"www.example.com.br0.", dns.TypeA, "NOERROR 10.0.0.16"},
+		{"16.0.0.10.in-addr.arpa.", dns.TypePTR, "NOERROR www.example.com.br0."},
 		{"br0.", dns.TypeA, "NOERROR"},
 		{"br0.", dns.TypeSOA, "NOERROR"},
 		{"gone.", dns.TypeA, "NXDOMAIN"},
@@ -193,6 +200,42 @@ func TestBridgeCalledLikeADomain(t *testing.T) {
 		if _, m, _ := z.judge(packed(t, question("web."+bridge+".", dns.TypeA)), true); said(m) != "NOERROR 10.0.0.5" {
 			t.Errorf("web.%s: %v", bridge, m)
 		}
+	}
+}
+
+// A network that reaches nobody elsewhere reaches nobody by the names it asks for.
+func TestClosed(t *testing.T) {
+	v := testView
+	v.Closed = true
+	z := newZone(v)
+	for name, want := range map[string]string{
+		"web.": "NOERROR 10.0.0.5", "web.br0.": "NOERROR 10.0.0.5", "gone.": "NXDOMAIN",
+		"secret.example.com.": "REFUSED", "1.2.0.192.in-addr.arpa.": "REFUSED", ".": "REFUSED",
+	} {
+		if v, m, _ := z.judge(packed(t, question(name, dns.TypeA)), true); v != reply || said(m) != want {
+			t.Errorf("%s: verdict %d, %v, not %s", name, v, m, want)
+		}
+	}
+}
+
+// One bridge's questions leave room for the others', however many addresses they come from.
+func TestShares(t *testing.T) {
+	b := bounds{forwards: newCount(), conns: newCount()}
+	a := netip.MustParseAddr("fd00::")
+	took := 0
+	for range 2 * maxForwards {
+		if a = a.Next(); b.take(&b.forwards, "br0", a, mostForwards) {
+			took++
+		}
+	}
+	if took != maxPerBridge {
+		t.Errorf("one bridge takes %d places of %d", took, maxForwards)
+	}
+	one := netip.MustParseAddr("10.1.0.2")
+	for took = 0; b.take(&b.forwards, "br1", one, mostForwards); took++ {
+	}
+	if took != maxPerClient {
+		t.Errorf("a client of another bridge takes %d places, not %d", took, maxPerClient)
 	}
 }
 
