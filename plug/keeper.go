@@ -150,6 +150,7 @@ type kept struct {
 	state    State
 	looking  bool // a goroutine is at it
 	again    bool // look once more when it is done
+	up       bool // its port forwards, which neighbours were not told yet
 	done     *sync.Cond
 
 	leased  []leasedAt    // to be released with the plug
@@ -394,10 +395,20 @@ func (k *Keeper) Up(port string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	p := k.plugs[port]
-	if p == nil || k.closed || p.state.State != Plugged {
+	if p == nil || k.closed {
 		return
 	}
-	ns, ifname := p.state.NetNS, p.want.Plug.IfName
+	if p.state.State != Plugged { // after a start, the port is there before it was looked at
+		p.up = true
+		return
+	}
+	k.announceLocked(p)
+}
+
+// announceLocked tells a container's neighbours of its addresses, twice.
+func (k *Keeper) announceLocked(p *kept) {
+	p.up = false
+	port, ns, ifname := p.want.Port, p.state.NetNS, p.want.Plug.IfName
 	k.working.Go(func() { // ends after the second announcement, or with ctx
 		for wait := time.Duration(0); ; wait = announceAgain {
 			select {
@@ -673,6 +684,9 @@ func (k *Keeper) settle(p *kept, w Want, st State, err error) {
 	p.state = st
 	if err == nil {
 		p.backoff, p.due, p.gone = 0, time.Time{}, time.Time{}
+	}
+	if st.State == Plugged && p.up && !k.closed {
+		k.announceLocked(p)
 	}
 	k.mu.Unlock()
 	if err == nil {

@@ -289,6 +289,23 @@ func TestNowLeavesNothing(t *testing.T) {
 	}
 }
 
+// TestAnnouncedAfterStart tells neighbours also where the port was up before the plug was
+// looked at.
+func TestAnnouncedAfterStart(t *testing.T) {
+	w := newWorld()
+	k, _ := w.keeper(t, filepath.Join(t.TempDir(), "db"), time.Second)
+	w.lookErr = runtimes.ErrNoAnswer
+	w.run(web, "/ns/1")
+	k.Set([]Want{wanted("web-1", web, "10.0.0.0/24")})
+	until(t, "no answer", func() bool { st, _ := k.State("web-1"); return st.State == Failed })
+	k.Up("web-1")
+	w.mu.Lock()
+	w.lookErr = nil
+	w.mu.Unlock()
+	k.LookAt(web)
+	until(t, "two announcements", func() bool { w.mu.Lock(); defer w.mu.Unlock(); return w.announced == 2 })
+}
+
 // TestCollect frees what a daemon leased that died before it plugged, and leaves what is
 // somebody else's.
 func TestCollect(t *testing.T) {
