@@ -44,15 +44,21 @@ func netnsAt(path string) (id identity, err error) {
 	if path == "" {
 		return id, os.ErrNotExist
 	}
-	// What is no namespace is not opened: to open a device or a pipe can do things.
+	// What is no namespace is not opened: to open a device or a pipe can do things. O_PATH
+	// does not open, and what it holds is not another when the path's links are changed.
+	at, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return id, err
+	}
+	defer unix.Close(at)
 	var fs unix.Statfs_t
-	if err := unix.Statfs(path, &fs); err != nil {
+	if err := unix.Fstatfs(at, &fs); err != nil {
 		return id, err
 	}
 	if fs.Type != nsfsMagic {
 		return id, errNoNetNS
 	}
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	fd, err := unix.Open("/proc/self/fd/"+strconv.Itoa(at), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return id, err
 	}
