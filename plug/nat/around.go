@@ -24,7 +24,7 @@ import (
 //	-o br0 -m conntrack --ctstate RELATED,ESTABLISHED,DNAT -j ACCEPT
 //
 // behind whatever users have put there, so that what they drop is dropped. The second is
-// what may come in by our own rules, no more; a gateway that does not masquerade takes
+// what may come in by our own rules, no more; a gateway that does not masquerade, or is an uplink, takes
 // new connections, and has it without the condition. The first is wider than need be by one
 // thing: it lets containers reach what Docker's bridges would keep to themselves. There
 // our own table drops, which knows those bridges from Docker's rules.

@@ -20,6 +20,7 @@ const (
 	setMasquerade  = "masqueraded"
 	setInternal    = "internal"
 	setClosed      = "closed"
+	setIsolated    = "isolated"
 	setDocker      = "docker-bridges"
 	setPublished4  = "published4"
 	setPublished6  = "published6"
@@ -67,7 +68,7 @@ func compose(table string, gateways []Gateway, serving map[claimKey]target, dock
 		rule{"internal: nothing comes from elsewhere", seq(out(setInternal), drop)},
 		rule{"answers", seq(ctHas(expr.CtKeySTATE, expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), accept)},
 		rule{"what is published", seq(ctHas(expr.CtKeySTATUS, statusDNAT), accept)},
-		rule{"networks are isolated from each other", seq(in(setGateways), out(setGateways), drop)},
+		rule{"networks are isolated from each other", seq(in(setGateways), out(setIsolated), drop)},
 		rule{"and from Docker's", seq(in(setGateways), out(setDocker), drop)},
 		rule{"nothing new comes in", seq(out(setMasquerade), drop)},
 	)
@@ -111,6 +112,7 @@ func (p *page) addSets(gateways []Gateway, serving map[claimKey]target) {
 	masq := set{name: setMasquerade, key: typeName, comment: "gateways whose containers have the host's address elsewhere"}
 	internal := set{name: setInternal, key: typeName, comment: "gateways whose containers know nobody elsewhere"}
 	closed := set{name: setClosed, key: typeName, comment: "gateways whose containers are the only ones there"}
+	isolated := set{name: setIsolated, key: typeName, comment: "gateways that are not others' way out"}
 	bridges := set{name: setDocker, key: typeName, comment: "bridges that Docker isolates"}
 	for _, g := range gateways {
 		key := ifkey(g.Interface)
@@ -119,10 +121,13 @@ func (p *page) addSets(gateways []Gateway, serving map[claimKey]target) {
 		if g.closed() {
 			closed.put(key, nil)
 		}
+		if !g.Uplink {
+			isolated.put(key, nil)
+		}
 		switch {
 		case g.Internal:
 			internal.put(key, nil)
-		case g.Masquerade:
+		case g.Masquerade && !g.Uplink:
 			masq.put(key, nil)
 		}
 	}
@@ -146,7 +151,7 @@ func (p *page) addSets(gateways []Gateway, serving map[claimKey]target) {
 		to := serving[k].to
 		s.put(slices.Concat(k.host.AsSlice(), []byte{k.proto, 0, 0, 0}, portKey(k.port)), slices.Concat(to.Addr().AsSlice(), portKey(to.Port())))
 	}
-	p.sets = []set{all, itself, masq, internal, closed, bridges, any4, at4, any6, at6}
+	p.sets = []set{all, itself, masq, internal, closed, isolated, bridges, any4, at4, any6, at6}
 }
 
 func (s *set) put(key, val []byte) {

@@ -49,11 +49,12 @@ type Gateway struct {
 	Subnets    []netip.Prefix // masked
 	Masquerade bool           // what leaves for elsewhere has the host's address; nothing new comes in but what is published
 	Internal   bool           // nothing goes from here to elsewhere, nor comes from there
+	Uplink     bool           // a LAN is behind it, too: others' way out, where routers and strangers are
 }
 
 // closed says that nobody is behind the gateway but its containers: no router, and nobody
 // whom the host would know by another interface. Of one that routes this is not known.
-func (g Gateway) closed() bool { return g.Masquerade || g.Internal }
+func (g Gateway) closed() bool { return (g.Masquerade || g.Internal) && !g.Uplink }
 
 // Forward is a port of the host that leads to a container.
 type Forward struct {

@@ -84,6 +84,30 @@ func TestRouted(t *testing.T) {
 	}
 }
 
+// A bridge with a NIC among its ports is a gateway when something behind it is published,
+// and remains the way out of all other networks.
+func TestUplink(t *testing.T) {
+	g := newGround(t)
+	g.serve(g.r1.Namespace, 80)
+	g.serve(g.b1.Namespace, 80)
+	g.host.Sysctl("net.ipv6.conf.blue.accept_ra", "1")
+	for _, masquerade := range []bool{false, true} {
+		lan := blue
+		lan.Uplink, lan.Masquerade = true, masquerade
+		g.served([]Gateway{red, lan}, forward("", 8080, "tcp", "10.2.0.2:80", "blue"))
+		for _, proto := range protocols {
+			g.reaches(g.r1.Namespace, proto, "10.2.0.2:80", "10.2.0.1")
+			g.reaches(g.r1.Namespace, proto, "[fd02::2]:80", "fd02::1")
+		}
+		g.silent(g.b1.Namespace, "10.1.0.2:80", "[fd01::2]:80")
+		if ra := strings.TrimSpace(g.host.MustExec("cat", "/proc/sys/net/ipv6/conf/blue/accept_ra")); ra != "1" {
+			t.Errorf("accept_ra of an uplink is %s", ra)
+		}
+	}
+	g.served([]Gateway{red, blue})
+	g.silent(g.r1.Namespace, "10.2.0.2:80")
+}
+
 func TestInternal(t *testing.T) {
 	g := newGround(t)
 	g.serve(g.out.Namespace, 80)

@@ -154,7 +154,7 @@ func (x *xtables) wanted(mark string, gateways []Gateway) (rules []string) {
 			continue
 		}
 		comes := ""
-		if g.Masquerade {
+		if g.Masquerade && !g.Uplink {
 			comes = " -m conntrack --ctstate RELATED,ESTABLISHED,DNAT"
 		}
 		rules = append(rules,
