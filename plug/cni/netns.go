@@ -20,12 +20,17 @@ var errNoNamespace = errors.New("is no network namespace")
 
 // inside runs f in a network namespace, on a thread that ends with it.
 func inside(path string, f func() error) error {
-	file, err := os.Open(path)
+	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0) // a pipe does not wait for a writer
 	if err != nil {
 		return err
 	}
 	defer file.Close()
-	// ioctl_ns(2): what is no namespace has no type.
+	// ioctl_ns(2). To another file system than that of namespaces the number may mean
+	// something else.
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(int(file.Fd()), &fs); err != nil || fs.Type != unix.NSFS_MAGIC {
+		return fmt.Errorf("%s %w", path, errNoNamespace)
+	}
 	if kind, err := unix.IoctlRetInt(int(file.Fd()), unix.NS_GET_NSTYPE); err != nil || kind != unix.CLONE_NEWNET {
 		return fmt.Errorf("%s %w", path, errNoNamespace)
 	}
