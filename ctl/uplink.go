@@ -48,7 +48,7 @@ type uplinkPort struct {
 	device vswitch.Device // that was told of the host's addresses
 	local  int            // index of the local port that has what moved; 0: none has
 	nic    int            // index of the interface that it came from
-	mac    string         // of the local port, as device was told
+	mac    string         // of the NIC and the local port, as device was told
 
 	sought map[soughtKey]time.Time // when it was asked who has an address
 }
@@ -150,6 +150,9 @@ func (r *reconciler) uplinkEventsLocked(indexes map[int]bool, all bool, now time
 	}
 }
 
+// macsOf are the addresses that a move, or macnat, was told of.
+func macsOf(nic, local *portState) string { return nic.link.MAC.String() + local.link.MAC.String() }
+
 // uplinksLocked moves what is to be moved.
 func (r *reconciler) uplinksLocked(now time.Time) {
 	for _, name := range slices.Sorted(maps.Keys(r.uplinks.ports)) {
@@ -161,8 +164,8 @@ func (r *reconciler) uplinksLocked(now time.Time) {
 		if local == nil || local.device == nil || local.link.Index == 0 {
 			continue
 		}
-		r.seekLocked(p, x, now)
-		fresh := x.device != p.device || x.local != local.link.Index || x.nic != p.link.Index || x.mac != local.link.MAC.String()
+		r.seekLocked(p, local, x, now)
+		fresh := x.device != p.device || x.local != local.link.Index || x.nic != p.link.Index || x.mac != macsOf(p, local)
 		rec := r.uplinks.records[name]
 		changed := rec != nil && (!local.link.Up && len(rec.Addresses) > 0 || rec.MAC != p.link.MAC.String())
 		if !fresh && !changed && (x.due.IsZero() || now.Before(x.due)) {
@@ -184,7 +187,7 @@ func (r *reconciler) uplinksLocked(now time.Time) {
 			}
 		}
 		r.pinLocked(p, local)
-		x.device, x.local, x.nic, x.mac = p.device, local.link.Index, p.link.Index, local.link.MAC.String()
+		x.device, x.local, x.nic, x.mac = p.device, local.link.Index, p.link.Index, macsOf(p, local)
 	}
 }
 
@@ -399,7 +402,7 @@ func (r *reconciler) pinLocked(p, local *portState) {
 	if !ok || p.port.Options["macnat"] != "true" {
 		return
 	}
-	addresses, err := addressesOn(local.link.Index)
+	addresses, err := everyAddressOn(local.link.Index)
 	if err != nil {
 		r.log.Warn("macnat does not know the host's addresses", "port", p.port.Name, "err", err)
 		return

@@ -118,6 +118,14 @@ func tell(what uint16, flags int, words []byte) error {
 
 // addressesOn lists an interface's addresses that others may reach it by.
 func addressesOn(index int) ([]hostAddress, error) {
+	all, err := everyAddressOn(index)
+	return slices.DeleteFunc(all, func(a hostAddress) bool {
+		return a.Words[3] >= unix.RT_SCOPE_LINK || a.Prefix.Addr().IsLinkLocalUnicast()
+	}), err
+}
+
+// everyAddressOn has link-local ones, too.
+func everyAddressOn(index int) ([]hostAddress, error) {
 	all, err := dump(unix.RTM_GETADDR, unix.RTM_NEWADDR, make([]byte, unix.SizeofIfAddrmsg))
 	if err != nil {
 		return nil, fmt.Errorf("list addresses: %w", err)
@@ -127,7 +135,7 @@ func addressesOn(index int) ([]hostAddress, error) {
 		if len(words) < unix.SizeofIfAddrmsg || int(binary.NativeEndian.Uint32(words[4:])) != index {
 			continue
 		}
-		if a, ok := readAddress(words); ok && words[3] < unix.RT_SCOPE_LINK && !a.Prefix.Addr().IsLinkLocalUnicast() {
+		if a, ok := readAddress(words); ok {
 			found = append(found, a)
 		}
 	}

@@ -56,13 +56,24 @@ const maxSought = 1024
 // and that nobody is known to have, as the LAN's own sender would: the answer goes to it, and
 // is learned on its way. Else a container that only listens would not be reached after a start
 // of the daemon until its neighbours doubt what they know, up to a minute later.
-func (r *reconciler) seekLocked(p *portState, x *uplinkPort, now time.Time) {
+func (r *reconciler) seekLocked(p, local *portState, x *uplinkPort, now time.Time) {
 	d, ok := p.device.(*ports.Packet)
 	if !ok {
 		return
 	}
+	sought := d.Sought()
+	if len(sought) == 0 {
+		return
+	}
+	links, err := addressesOn(local.link.Index)
+	if err != nil {
+		r.log.Debug("macnat does not know which addresses are the LAN's", "port", p.port.Name, "err", err)
+	}
 	var frames []vswitch.Injected
-	for _, s := range d.Sought() {
+	for _, s := range sought {
+		if !onLink(links, s.Dst) {
+			continue // what the LAN routes by this host is no container's to claim
+		}
 		k := soughtKey{s.Dst, s.VLAN}
 		if now.Sub(x.sought[k]) < soughtAgain {
 			continue
@@ -78,6 +89,21 @@ func (r *reconciler) seekLocked(p *portState, x *uplinkPort, now time.Time) {
 			r.log.Debug("macnat could not ask who has an address", "port", p.port.Name, "err", err)
 		}
 	}
+}
+
+// onLink says whether an address is in a network of the host's on the LAN. Where the host has
+// none of that family, nothing is routed by it.
+func onLink(links []hostAddress, a netip.Addr) bool {
+	same := 0
+	for _, l := range links {
+		if l.Prefix.Addr().Is4() != a.Is4() {
+			continue
+		}
+		if same++; l.Prefix.Masked().Contains(a) {
+			return true
+		}
+	}
+	return same == 0
 }
 
 // soughtKey is an address that was asked for.

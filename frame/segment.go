@@ -134,7 +134,7 @@ func (s *Segmenter) Next(dst *Frame) bool {
 		return false
 	}
 	dst.Reset(0)
-	dst.Tag = s.src.Tag
+	dst.Tag, dst.Port = s.src.Tag, s.src.Port
 	b := dst.buf[dst.off:]
 	n, payload := s.NextHeader(b)
 	dst.n = n + copy(b[n:], payload)

@@ -124,7 +124,11 @@ func (p *Packet) Sought() (all []Sought) {
 
 // seek notes that a packet's address is sought.
 func (m *macNAT) seek(h *natHeaders, b []byte) {
-	if !h.ip || !h.dst.station() || !h.src.station() || h.dst.vlans&0xffff != 0 || !m.soughtMu.TryLock() {
+	if !h.ip || !h.dst.station() || !h.src.station() || h.dst.vlans&0xffff != 0 {
+		return
+	}
+	// A question in the name of an inner address would tell all that its sender has it.
+	if i, _ := m.table.find(h.src); i != none || !m.soughtMu.TryLock() {
 		return
 	}
 	defer m.soughtMu.Unlock()
@@ -186,6 +190,10 @@ func (m *macNAT) gather(worker int, v *frame.Vectors, out []frame.Out) int {
 		src := mac48(b[6:])
 		h := natRead(o.Tag, b)
 		m.learn(&h, b, src, nic, o.F.Port)
+		if h.ndType == ndRedirect && h.l4+ndTarget+16 <= h.end {
+			i, _ := m.table.find(key6(b[h.l4+ndTarget:], h.src.vlans))
+			h.inner = i != none
+		}
 		buf, upTo := v.Head[i][:], frame.AddrLen
 		if h.kind != natPlain {
 			if slot == natSlots || frame.VnetLen+frame.TagLen+h.upTo > natSlotLen {
@@ -206,7 +214,7 @@ func (m *macNAT) gather(worker int, v *frame.Vectors, out []frame.Out) int {
 		o.F.Offload.PutVnet(buf, uint16(shift))
 		w := buf[frame.VnetLen+shift : frame.VnetLen+shift+upTo]
 		copy(w, b)
-		if src != nic {
+		if src != nic || h.kind == natARP || h.kind == natND { // whose frame says it is the NIC's may not say more
 			h.rewrite(w, &o.F.Offload, src, nic)
 		}
 		if shift > 0 {
@@ -230,21 +238,25 @@ func (m *macNAT) gather(worker int, v *frame.Vectors, out []frame.Out) int {
 // to another MAC, as they do in any neighbour's table. What IP packets come from says only
 // who is new: a container that routes sends others' packets, too.
 func (m *macNAT) learn(h *natHeaders, b []byte, src, nic uint64, port uint32) {
-	if h.ip {
-		m.note(h.src, src, nic, port, false)
+	ok := true
+	if h.ip && src == nic {
+		m.table.yield(h.src) // the host speaks, or routes, for it
+	} else if h.ip {
+		ok = m.note(h.src, src, nic, port, false)
 	}
-	if k, mac, ok := h.told(b); ok {
-		m.note(k, mac, nic, port, true)
+	if k, mac, claim, told := h.told(b); told {
+		ok = m.note(k, mac, nic, port, claim) && ok
+	}
+	if !ok {
+		m.refused.Add(1)
 	}
 }
 
-func (m *macNAT) note(k natKey, mac, nic uint64, port uint32, claim bool) {
+func (m *macNAT) note(k natKey, mac, nic uint64, port uint32, claim bool) bool {
 	if mac == nic || mac == 0 || mac&group48 != 0 || !k.station() {
-		return
+		return true
 	}
-	if !m.table.learn(k, mac, port, claim) {
-		m.refused.Add(1)
-	}
+	return m.table.learn(k, mac, port, claim)
 }
 
 // receive restores the inner MACs of frames that came in.
@@ -276,7 +288,15 @@ func (m *macNAT) restore(f *frame.Frame, nic uint64) {
 		}
 		return
 	}
-	i, mac := m.table.find(h.dst)
+	if mac, ok := h.bootReply(b); ok {
+		put48(b, mac) // its address may be another's still
+		return
+	}
+	to := h.dst
+	if h.kind == natARP && uint32(to.lo) == 0 {
+		to = h.src.probe()
+	}
+	i, mac := m.table.find(to)
 	if i == none {
 		// Some access points send a group's frames to each station's own address.
 		if group, ok := h.dst.group(); ok && h.ip {
@@ -286,7 +306,7 @@ func (m *macNAT) restore(f *frame.Frame, nic uint64) {
 		// A neighbour that knows the address, as when the switch was started anew, asks whether
 		// it is right: all are asked, and the answer is learned.
 		switch {
-		case h.kind == natARP && b[h.l3+arpOp] == 0 && b[h.l3+arpOp+1] == arpRequest:
+		case h.kind == natARP && (b[h.l3+arpOp] == 0 && b[h.l3+arpOp+1] == arpRequest || uint32(h.dst.lo) == 0):
 			put48(b, 1<<48-1)
 			return
 		case h.kind == natND && h.ndType == ndSolicit:

@@ -32,9 +32,11 @@ const (
 
 	ndRouterSolicit, ndRouterAdvert, ndSolicit, ndAdvert, ndRedirect = 133, 134, 135, 136, 137
 
-	ndChecksum, ndTarget = 2, 8
-	ndOptSource          = 1
-	ndOptTarget          = 2
+	ndChecksum, ndFlags, ndTarget = 2, 4, 8
+	ndOverride                    = 0x20
+	ipv6HopLimit                  = 7
+	ndOptSource                   = 1
+	ndOptTarget                   = 2
 
 	udpDst, udpChecksum  = 2, 6
 	dhcpServer           = 67
@@ -67,7 +69,8 @@ type natHeaders struct {
 	l4       int // of natND, natDHCP
 	end      int // of natND
 	ndType   byte
-	upTo     int // what is rewritten lies in the first so many bytes
+	inner    bool // of a redirect: its target is inside
+	upTo     int  // what is rewritten lies in the first so many bytes
 }
 
 // natRead reads a frame: b without the tag that it has on the wire before b's own.
@@ -191,22 +194,26 @@ func ndKind(t byte) byte {
 }
 
 // told returns the address that an ARP or ND message says to be at a MAC.
-func (h *natHeaders) told(b []byte) (k natKey, mac uint64, ok bool) {
+func (h *natHeaders) told(b []byte) (k natKey, mac uint64, claim, ok bool) {
 	switch h.kind {
 	case natARP:
-		return h.src, mac48(b[h.l3+arpSenderMAC:]), true
+		k, mac = h.src, mac48(b[h.l3+arpSenderMAC:])
+		if uint32(k.lo) == 0 { // RFC 5227: the answer names the address alone
+			k = h.dst.probe()
+		}
+		return k, mac, true, true
 	case natND:
 		at := h.ndOption(b, h.l4+ndHead(h.ndType), ndKind(h.ndType))
-		if at == 0 || h.ndType == ndRedirect {
-			return k, 0, false
+		if at == 0 || h.ndType == ndRedirect || b[h.l3+ipv6HopLimit] != 255 {
+			return k, 0, false, false
 		}
-		k = h.src
+		k, claim = h.src, true
 		if h.ndType == ndAdvert {
-			k = key6(b[h.l4+ndTarget:], h.src.vlans)
+			k, claim = key6(b[h.l4+ndTarget:], h.src.vlans), b[h.l4+ndFlags]&ndOverride != 0
 		}
-		return k, mac48(b[at:]), true
+		return k, mac48(b[at:]), claim, true
 	}
-	return k, 0, false
+	return k, 0, false, false
 }
 
 // rewrite gives w, a private copy of the first h.upTo bytes, the NIC's address: as the
@@ -227,7 +234,7 @@ func (h *natHeaders) rewrite(w []byte, o *frame.Offload, src, nic uint64) {
 		kind := ndKind(h.ndType)
 		for at := h.ndOption(w, h.l4+ndHead(h.ndType), kind); at != 0; at = h.ndOption(w, at+6, kind) {
 			// A redirect tells of somebody else, unless of its sender.
-			if h.ndType != ndRedirect || mac48(w[at:]) == src {
+			if h.ndType != ndRedirect || h.inner || mac48(w[at:]) == src {
 				put48summed(w[at:], nic, w[h.l4+ndChecksum:], h.partial(o))
 			}
 		}
@@ -326,4 +333,29 @@ func (k *natKey) group() (mac uint64, ok bool) {
 		return 0x3333<<32 | k.lo&0xffffffff, true
 	}
 	return 0, false
+}
+
+// natProbe marks the key of an address that somebody asks for who has none yet.
+const natProbe = 1 << 31
+
+func (k natKey) probe() natKey {
+	k.vlans |= natProbe
+	return k
+}
+
+// bootReply returns for whom a DHCP server's answer is.
+func (h *natHeaders) bootReply(b []byte) (mac uint64, ok bool) {
+	const chaddr = 28
+	p := b[h.l3:]
+	if !h.ip || !h.dst.ipv4() || p[0]>>4 != 4 || p[ipv4Proto] != frame.ProtoUDP || binary.BigEndian.Uint16(p[ipv4Fragment:])&0x1fff != 0 {
+		return 0, false
+	}
+	ihl := int(p[0]&0x0f) * 4
+	if ihl < frame.IPv4MinLen || len(p) < ihl+frame.UDPLen+chaddr+6 {
+		return 0, false
+	}
+	u := p[ihl:]
+	boot := u[frame.UDPLen:]
+	mac = mac48(boot[chaddr:])
+	return mac, binary.BigEndian.Uint32(u) == 67<<16|68 && boot[0] == 2 && mac != 0 && mac&group48 == 0
 }

@@ -18,6 +18,7 @@ const (
 	natAddresses = 4096 // inner addresses, all containers together
 	natHost      = 256  // of these, the host's own at most
 	natChances   = 8    // addresses in use that an eviction passes over
+	natDoubts    = 64   // IP packets in a row from another MAC that move an address
 )
 
 // natStatic marks a MAC, in the word that holds it, as the host's: it never moves.
@@ -62,6 +63,7 @@ type natEntry struct {
 	next   atomic.Uint32 // of the chain, as in chains
 	mac    atomic.Uint64 // perhaps with natStatic
 	used   atomic.Uint32 // since it had its last chance
+	doubt  atomic.Uint32 // IP packets from another MAC since the last from this one
 
 	owner        int32 // none: the host's
 	older, newer int32 // of the owner
@@ -158,9 +160,15 @@ func (t *natTable) learn(k natKey, mac uint64, port uint32, claim bool) bool {
 			return has&^natStatic == mac
 		case has == mac:
 			t.use(i)
+			if e := &t.entries[i]; e.doubt.Load() != 0 {
+				e.doubt.Store(0)
+			}
 			return true
 		case !claim:
-			return true
+			if t.entries[i].doubt.Add(1) < natDoubts {
+				return true
+			}
+			claim = true // who had it is gone, or nobody routes by it any more
 		}
 	}
 	t.mu.Lock()
@@ -175,6 +183,7 @@ func (t *natTable) learn(k natKey, mac uint64, port uint32, claim bool) bool {
 	case has != mac && claim:
 		t.disownLocked(i)
 		t.entries[i].mac.Store(mac)
+		t.entries[i].doubt.Store(0)
 		t.ownLocked(i, port)
 		t.moved.Add(1)
 	}
@@ -195,6 +204,7 @@ func (t *natTable) insertLocked(k natKey, mac uint64, port uint32) {
 	e.vlans.Store(k.vlans)
 	e.mac.Store(mac)
 	e.used.Store(0)
+	e.doubt.Store(0)
 	c := t.chain(k)
 	e.next.Store(c.Load())
 	c.Store(uint32(i) + 1)
@@ -387,4 +397,16 @@ func (t *natTable) len() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.size - t.statics
+}
+
+// yield forgets an address, unless it is the host's.
+func (t *natTable) yield(k natKey) {
+	if i, has := t.find(k); i == none || has&natStatic != 0 {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if i, has := t.walk(k); i != none && has&natStatic == 0 {
+		t.removeLocked(i)
+	}
 }
