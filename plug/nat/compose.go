@@ -22,6 +22,8 @@ const (
 	setClosed      = "closed"
 	setIsolated    = "isolated"
 	setDocker      = "docker-bridges"
+	setPeers4      = "tunnels4"
+	setPeers6      = "tunnels6"
 	setPublished4  = "published4"
 	setPublished6  = "published6"
 	setPublishedAt = "-by-address" // behind either
@@ -36,9 +38,10 @@ const (
 )
 
 // compose writes the page: what nft(8) prints of it is its documentation.
-func compose(table string, gateways []Gateway, serving map[claimKey]target, docker []string) *page {
+func compose(table string, gateways []Gateway, serving map[claimKey]target, peers []Peer, docker []string) *page {
 	p := &page{table: table, docker: docker}
 	p.addSets(gateways, serving)
+	p.addPeers(peers)
 	p.add("guard", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityRaw,
 		// route_localnet, which a gateway has when ports are published to 127.0.0.1, would open
 		// the host's loopback to containers (CVE-2020-8558). Answers pass: they come to
@@ -63,6 +66,8 @@ func compose(table string, gateways []Gateway, serving map[claimKey]target, dock
 		{"at any address of the host", seq(ip6(), published(6))},
 	}})
 	p.add("forward", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter,
+		rule{"no container speaks for a tunnel of the host's", seq(in(setGateways), ip4(), toPeer(4), drop)},
+		rule{"no container speaks for a tunnel of the host's", seq(in(setGateways), ip6(), toPeer(6), drop)},
 		rule{"containers behind one gateway", seq(pair(setItself), accept)},
 		rule{"internal: nothing goes elsewhere", seq(in(setInternal), drop)},
 		rule{"internal: nothing comes from elsewhere", seq(out(setInternal), drop)},
@@ -152,6 +157,26 @@ func (p *page) addSets(gateways []Gateway, serving map[claimKey]target) {
 		s.put(slices.Concat(k.host.AsSlice(), []byte{k.proto, 0, 0, 0}, portKey(k.port)), slices.Concat(to.Addr().AsSlice(), portKey(to.Port())))
 	}
 	p.sets = []set{all, itself, masq, internal, closed, isolated, bridges, any4, at4, any6, at6}
+}
+
+// teb is what stands in a GRE header where UDP has its destination port: Transparent Ethernet
+// Bridging (RFC 1701, RFC 7637).
+const teb = 0x6558
+
+func (p *page) addPeers(peers []Peer) {
+	far4 := set{name: setPeers4, key: typePublished4, comment: "far ends of the host's tunnels"}
+	far6 := set{name: setPeers6, key: typePublished6, comment: "far ends of the host's tunnels"}
+	for _, peer := range peers {
+		s, proto, port := &far4, byte(unix.IPPROTO_UDP), peer.Port
+		if peer.Addr.Is6() {
+			s = &far6
+		}
+		if port == 0 {
+			proto, port = unix.IPPROTO_GRE, teb
+		}
+		s.put(slices.Concat(peer.Addr.AsSlice(), []byte{proto, 0, 0, 0}, portKey(port)), nil)
+	}
+	p.sets = append(p.sets, far4, far6)
 }
 
 func (s *set) put(key, val []byte) {
@@ -289,6 +314,21 @@ func published(version int) []expr.Any {
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg0},
 		&expr.Payload{Base: expr.PayloadBaseTransportHeader, Offset: dport, Len: 2, DestRegister: reg1},
 	}, dnat(version, set)...)
+}
+
+// toPeer is `ip daddr . meta l4proto . th dport @tunnels4`.
+func toPeer(version int) []expr.Any {
+	set, offset, length := setPeers4, uint32(ip4Dst), uint32(4)
+	if version == 6 {
+		set, offset, length = setPeers6, ip6Dst, 16
+	}
+	next := reg0 + length/4
+	return []expr.Any{
+		network(offset, length, reg0),
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: next},
+		&expr.Payload{Base: expr.PayloadBaseTransportHeader, Offset: dport, Len: 2, DestRegister: next + 1},
+		&expr.Lookup{SourceRegister: reg0, SetName: set},
+	}
 }
 
 // publishedAt is `dnat ip to ip daddr . meta l4proto . th dport map @published4-by-address`.

@@ -136,3 +136,78 @@ func TestContainersAreNoRouters(t *testing.T) {
 		t.Error("what an operator set is put back")
 	}
 }
+
+// What is masqueraded has the host's address, by which the far end of a tunnel knows it: a
+// container that could speak to it would put frames into a network that it is no part of.
+func TestNobodySpeaksForATunnel(t *testing.T) {
+	g := newGround(t)
+	for _, port := range []int{4789, 4790} {
+		g.serve(g.out.Namespace, port)
+	}
+	g.served([]Gateway{red})
+	all := []string{"192.0.2.9:4789", "[2001:db8::9]:4789"}
+	for _, addr := range all { // the attack is one
+		if _, err := ask(g.r1.Namespace, "udp", addr, soon); err != nil {
+			t.Error(err)
+		}
+	}
+	shield := func(peers ...Peer) {
+		t.Helper()
+		g.do(func() error { return g.wall.Shield(peers) })
+	}
+	far4, far6 := netip.MustParseAddr(outside4), netip.MustParseAddr(outside6)
+	shield(Peer{far4, 4789}, Peer{far6, 4789}, Peer{far4, 4789}, Peer{far4, 0}, Peer{Port: 1})
+	if g.check() {
+		t.Error("something is missing")
+	}
+	for _, addr := range all {
+		if seen, err := ask(g.r1.Namespace, "udp", addr, never); err == nil {
+			t.Errorf("a container speaks to %s, as %s", addr, seen)
+		}
+		g.reaches(g.host.Namespace, "udp", addr, map[bool]string{true: host6, false: host4}[addr[0] == '['])
+	}
+	g.reaches(g.r1.Namespace, "udp", "192.0.2.9:4790", host4)
+	g.reaches(g.r1.Namespace, "tcp", "192.0.2.9:4789", host4)
+
+	// GRE with Ethernet in it, and with something else.
+	ear := g.out.Conn("eth0")
+	gre := func(proto byte) bool {
+		return g.heardGRE(ear, append([]byte{0, 0, 0x65, proto}, make([]byte, 40)...))
+	}
+	if gre(0x58) || !gre(0x59) {
+		t.Error("GRE is not told apart")
+	}
+	shield()
+	if !gre(0x58) {
+		t.Error("GRE is shut out without a tunnel")
+	}
+	g.reaches(g.r1.Namespace, "udp", all[0], host4)
+}
+
+// heardGRE sends a GRE packet from a container and says whether it came out.
+func (g *ground) heardGRE(ear *lab.Conn, packet []byte) bool {
+	g.t.Helper()
+	ear.Drain()
+	err := g.r1.Do(func() error {
+		c, err := net.Dial("ip4:47", outside4)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		_, err = c.Write(packet)
+		return err
+	})
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	frames, err := ear.Collect(never)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	for _, f := range frames {
+		if len(f) > 38 && f[12] == 8 && f[13] == 0 && f[23] == 47 && f[36] == packet[2] && f[37] == packet[3] {
+			return true
+		}
+	}
+	return false
+}

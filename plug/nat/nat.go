@@ -31,6 +31,7 @@
 package nat
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -71,10 +72,18 @@ type Status struct {
 	Err string // why the port is not reachable; "" it is
 }
 
+// Peer is the far end of a tunnel of the host's. Tunnels know each other by address alone, and
+// what is masqueraded has the host's: no container may speak to it as a tunnel does.
+type Peer struct {
+	Addr netip.Addr
+	Port uint16 // of UDP; 0: GRE
+}
+
 // Bounds.
 const (
 	maxGateways = 1024
 	maxForwards = 1 << 14 // each holds a file descriptor
+	maxPeers    = 1 << 14
 )
 
 // ErrBlocked says that a firewall of the host's own drops what gateways forward.
@@ -90,6 +99,7 @@ type Firewall struct {
 	mu       sync.Mutex // guards what follows
 	gateways []Gateway  // what Apply was last asked for
 	forwards []Forward
+	peers    []Peer // sorted, none twice
 	status   []Status
 	page     *page               // what the table shall be; nil: nothing, or not known
 	serving  map[claimKey]target // what is to be published, and is claimed
@@ -136,6 +146,31 @@ func (f *Firewall) Apply(gateways []Gateway, forwards []Forward) ([]Status, erro
 	return f.statusLocked(), err
 }
 
+// Shield makes these the tunnels' ends that no container can speak to, at once where there are
+// gateways. The same again costs nothing.
+func (f *Firewall) Shield(peers []Peer) error {
+	if len(peers) > maxPeers {
+		return fmt.Errorf("%d ends of tunnels are more than the %d there may be", len(peers), maxPeers)
+	}
+	peers = slices.Clone(peers)
+	for i := range peers {
+		peers[i].Addr = peers[i].Addr.Unmap().WithZone("")
+	}
+	peers = slices.DeleteFunc(peers, func(p Peer) bool { return !p.Addr.IsValid() })
+	slices.SortFunc(peers, func(p, q Peer) int { return cmp.Or(p.Addr.Compare(q.Addr), cmp.Compare(p.Port, q.Port)) })
+	peers = slices.Compact(peers)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if slices.Equal(peers, f.peers) {
+		return nil
+	}
+	f.peers = peers
+	if len(f.gateways) == 0 {
+		return nil
+	}
+	return f.applyLocked()
+}
+
 // Statuses are those of the last Apply, or newer: Check tries again to have ports that
 // somebody else had.
 func (f *Firewall) Statuses() []Status {
@@ -180,7 +215,7 @@ func (f *Firewall) applyLocked() error {
 	if err := f.dropLocalnetLocked(localnet); err != nil {
 		return err
 	}
-	p := compose(f.name, f.gateways, f.serving, docker)
+	p := compose(f.name, f.gateways, f.serving, f.peers, docker)
 	if err := p.write(); err != nil {
 		f.page = nil
 		return fmt.Errorf("write nftables table %s: %w", f.name, err)

@@ -137,7 +137,7 @@ func TestGatewaysAreChecked(t *testing.T) {
 
 // Comments that the kernel or nft(8) would cut are none.
 func TestCommentsFit(t *testing.T) {
-	p := compose("t", []Gateway{red, blue}, nil, nil)
+	p := compose("t", []Gateway{red, blue}, nil, nil, nil)
 	for _, c := range p.chains {
 		for _, r := range c.rules {
 			if len(r.comment) > 127 || r.comment == "" {
