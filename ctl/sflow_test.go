@@ -368,6 +368,7 @@ func TestSFlowTroubles(t *testing.T) {
 		t.Errorf("agent %s", st.Agent)
 	}
 	lab.Eventually(t, patient, func() error {
+		p.c1.Exec("ping", "-c1", "-W1", p.c2.IP()) // whose frames are sampled
 		if st = sflowOf(t, p.d); st.Samples == 0 || st.Samples+st.Missed != st.Pool {
 			return fmt.Errorf("%d samples, %d missed of %d", st.Samples, st.Missed, st.Pool)
 		}
