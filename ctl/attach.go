@@ -194,6 +194,10 @@ func (r *reconciler) attachLocked(p *portState, l ports.Link, exists bool, now t
 			}
 			return false
 		}
+		if l.Alias != ports.Owned(r.instance, p.port.Name) { // a NIC of that name is none of ours
+			r.setState(p, api.PortError, fmt.Sprintf("interface %s is somebody else's: give the plug another name", l.Name))
+			return false
+		}
 		err = r.attachPacket(p, l)
 	default:
 		if !exists {

@@ -4,7 +4,10 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"vswitch/ctl/api"
 	"vswitch/ctl/config"
@@ -38,7 +41,7 @@ func (d *Daemon) fits(put []held.Item, owner string, del []string) error {
 		return i.Owner == owner && slices.Contains(del, i.Key) ||
 			slices.ContainsFunc(put, func(p held.Item) bool { return p.Owner == i.Owner && p.Key == i.Key })
 	})
-	_, doc := d.store.View()
+	doc, _ := d.reconciler.followed()
 	_, misfits := held.Expand(mesh.Expand(doc), append(items, put...))
 	for _, m := range misfits {
 		if slices.ContainsFunc(put, func(p held.Item) bool { return p.Owner == m.Owner && p.Key == m.Key }) {
@@ -96,7 +99,7 @@ func (d *Daemon) Attach(ctx context.Context, q api.Attachment) (api.Attached, er
 func (d *Daemon) attachNow(ctx context.Context, item held.Item) error {
 	d.edit.Lock()
 	defer d.edit.Unlock()
-	_, doc := d.store.View()
+	doc, _ := d.reconciler.followed()
 	items := slices.DeleteFunc(d.plugs.held.List(""), func(i held.Item) bool { return i.Owner == item.Owner && i.Key == item.Key })
 	expanded, misfits := held.Expand(doc, append(items, item))
 	for _, m := range misfits {
@@ -131,6 +134,8 @@ func (d *Daemon) attachment(q api.Attachment) (held.Item, error) {
 		return held.Item{}, bad("owner", q.Owner, "%q is not a runtime that attaches: want its name, such as cni", q.Owner)
 	case q.Key == "" || len(q.Key) > maxKey:
 		return held.Item{}, bad("key", q.Key, "want 1 to %d bytes", maxKey)
+	case !printable(q.Owner) || !printable(q.Key):
+		return held.Item{}, bad("key", fmt.Sprintf("%q", q.Key), "owner and key want characters that can be printed")
 	}
 	ref, err := config.ParseContainer(q.NetNS)
 	if err != nil || ref.Kind != config.PathContainer {
@@ -144,7 +149,7 @@ func (d *Daemon) attachment(q api.Attachment) (held.Item, error) {
 	if q.IfName != "" {
 		options["ifname"] = q.IfName
 	}
-	_, doc := d.store.View()
+	doc, _ := d.reconciler.followed()
 	name := config.PlugName(config.ContainerRef{Kind: q.Owner, Name: q.Key}, q.IfName)
 	// On a document that has all the others, so that addresses and ports that are taken are seen.
 	others := slices.DeleteFunc(d.plugs.held.List(""), func(i held.Item) bool { return i.Owner == q.Owner && i.Key == q.Key })
@@ -157,10 +162,17 @@ func (d *Daemon) attachment(q api.Attachment) (held.Item, error) {
 		})
 	}
 	next, err := config.Apply(whole, []config.Op{{Op: "add-port", Bridge: q.Bridge, Port: name, Options: options}})
+	if all := whole.Clone(); err != nil && all.Validate() != nil { // that is another's trouble
+		next, err = config.Apply(doc, []config.Op{{Op: "add-port", Bridge: q.Bridge, Port: name, Options: options}})
+	}
 	if err != nil {
 		return held.Item{}, refused(err)
 	}
 	return held.Item{Owner: q.Owner, Key: q.Key, Bridge: q.Bridge, Ports: []config.Port{*next.Bridge(q.Bridge).Port(name)}, Since: time.Now()}, nil
+}
+
+func printable(s string) bool {
+	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsGraphic(r) })
 }
 
 func (d *Daemon) attached(i held.Item) (api.Attached, error) {

@@ -2,6 +2,7 @@ package ctl
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/netip"
 	"slices"
@@ -44,12 +45,13 @@ type gatewayState struct {
 	rows     []api.PublishStatus // one a published port; State waiting where forward is -1
 	forward  []int               // by row: its place in forwards, or -1
 	views    []dnsnames.View
+	peers    []nat.Peer // ends of tunnels, which no container may speak to in the host's name
 }
 
 // same says whether the firewall is asked for the same.
 func (s *gatewayState) same(o *gatewayState) bool {
 	return slices.Equal(s.forwards, o.forwards) && slices.EqualFunc(s.gateways, o.gateways, func(a, b nat.Gateway) bool {
-		return a.Interface == b.Interface && a.Masquerade == b.Masquerade && a.Internal == b.Internal && slices.Equal(a.Subnets, b.Subnets)
+		return a.Interface == b.Interface && a.Masquerade == b.Masquerade && a.Internal == b.Internal && a.Uplink == b.Uplink && slices.Equal(a.Subnets, b.Subnets)
 	})
 }
 
@@ -88,6 +90,14 @@ func (g *gateways) run(ctx context.Context) {
 			g.check()
 		}
 	}
+}
+
+// shield keeps what is masqueraded from tunnels' ends, where there is a gateway at all.
+func (g *gateways) shield(peers []nat.Peer) error {
+	if !g.used {
+		return nil
+	}
+	return g.firewall.Shield(peers)
 }
 
 // watch tells when anybody changed nftables. Who changes rules of the older kind tells
@@ -132,6 +142,7 @@ func (g *gateways) apply() {
 		}
 	}
 	g.used = g.used || !nothing
+	err = errors.Join(err, g.shield(s.peers))
 	g.dns.Set(s.views)
 	for i := range s.rows {
 		row, at := &s.rows[i], s.forward[i]
@@ -172,6 +183,7 @@ func (g *gateways) check() {
 		return
 	}
 	missing, err := g.firewall.Check()
+	err = errors.Join(err, g.shield(g.state().peers))
 	if missing {
 		g.log.Warn("somebody removed rules of the gateways; they are back")
 	}
@@ -215,6 +227,8 @@ func (d *Daemon) gatewayState() gatewayState {
 	var s gatewayState
 	doc := d.current()
 	internal := docker.Internal(d.plugs.held.List(docker.Owner))
+	var uplinks map[string]bool
+	uplinks, s.peers = d.reconciler.elsewhere()
 	for i := range doc.Bridges {
 		b := &doc.Bridges[i]
 		for _, p := range append([]config.Port{b.Local()}, b.Ports...) {
@@ -222,17 +236,42 @@ func (d *Daemon) gatewayState() gatewayState {
 				continue
 			}
 			gw, ok := gatewayOf(p)
-			gw.Internal = slices.Contains(internal, p.Name)
+			gw.Internal, gw.Uplink = slices.Contains(internal, p.Name), uplinks[b.Name]
 			if ok && (gw.Masquerade || gw.Internal || d.publishes(b)) {
 				s.gateways = append(s.gateways, gw)
 			}
 		}
 		d.publishedOf(b, &s)
 		if v, ok := d.viewOf(b); ok {
+			v.Closed = slices.Contains(internal, b.Name)
 			s.views = append(s.views, v)
 		}
 	}
 	return s
+}
+
+// elsewhere returns which bridges have a LAN behind them, by a NIC that is no plug, and the
+// other ends of all tunnels.
+func (r *reconciler) elsewhere() (uplinks map[string]bool, peers []nat.Peer) {
+	for _, t := range r.outerTunnels(scope{}) {
+		if t.remote.IsValid() {
+			peers = append(peers, nat.Peer{Addr: t.remote, Port: t.dport})
+		}
+	}
+	uplinks = map[string]bool{}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, p := range r.ports {
+		if p.port.Object() != config.PacketPort {
+			continue
+		}
+		o := p.port.Options
+		nic := p.link.Index != 0 && p.link.Kind != "veth" && p.link.Kind != "tun"
+		if nic || o.Bool("take_addresses") || o.Bool("macnat") {
+			uplinks[p.bridge] = true
+		}
+	}
+	return uplinks, peers
 }
 
 // gatewayOf reads a host port's options; ok is false where it has no address.

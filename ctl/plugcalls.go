@@ -78,8 +78,8 @@ func (d *Daemon) Plug(ctx context.Context, q api.PlugRequest) (api.PlugResult, e
 		return next, d.plugNow(ctx, next, q.Bridge, op.Port)
 	})
 	if err != nil {
-		if _, doc := d.store.View(); made != "" && portOf(doc, made) == nil {
-			d.plugs.keeper.Forget(made)
+		if made != "" {
+			d.undoPlug(made)
 		}
 		return api.PlugResult{}, err
 	}
@@ -92,6 +92,17 @@ func (d *Daemon) Plug(ctx context.Context, q api.PlugRequest) (api.PlugResult, e
 		}
 	}
 	return res, err
+}
+
+// undoPlug makes a port what the document says, after a change that did not come into it.
+func (d *Daemon) undoPlug(port string) {
+	d.edit.Lock()
+	defer d.edit.Unlock()
+	if doc := d.current(); portOf(doc, port) == nil {
+		d.plugs.keeper.Forget(port)
+		return
+	}
+	d.reapply()
 }
 
 // plugNow plugs a port of doc in, which is not the desired document yet.

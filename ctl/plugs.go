@@ -381,7 +381,7 @@ func (d *Daemon) plugGone(port, why string) {
 
 // reapply makes the document true again, whose expansion changed.
 func (d *Daemon) reapply() {
-	_, doc := d.store.View()
+	doc, _ := d.reconciler.followed()
 	d.reconciler.apply(doc)
 }
 

@@ -33,7 +33,8 @@ type reconciler struct {
 	captureDirs, privateDirs []string // capture.FileOptions.Dirs and Except; set before start
 
 	mu      sync.Mutex
-	desired config.Document
+	asked   config.Document       // the last that was applied
+	desired config.Document       // with what meshes and runtimes add
 	links   map[string]ports.Link // this namespace's interfaces, as last seen
 	bridges map[string]*bridgeState
 	ports   map[string]*portState // bridges' local ports among them
@@ -125,6 +126,14 @@ func (r *reconciler) apply(doc config.Document) {
 	r.applyLocked(doc)
 }
 
+// true is the document that the machine follows, and what it was expanded to: not always
+// what is stored (wentBack).
+func (r *reconciler) followed() (asked, desired config.Document) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.asked, r.desired
+}
+
 // relistLocked looks at all interfaces anew.
 func (r *reconciler) relistLocked() error {
 	all, err := ports.Links()
@@ -149,6 +158,7 @@ func (r *reconciler) seenLocked(l ports.Link) ports.Link {
 // applyLocked goes through the document in order of dependence: what must go,
 // bridges, ports, their interfaces, and what refers to ports.
 func (r *reconciler) applyLocked(doc config.Document) {
+	r.asked = doc
 	doc = mesh.Expand(doc)
 	if r.plugs != nil {
 		doc = r.plugs.expandLocked(doc)
@@ -337,9 +347,30 @@ func reopens(old, new config.Options) bool {
 	return false
 }
 
-// staticsLocked sets a bridge's static MACs.
+// staticsLocked sets a bridge's static MACs. Those of the host's own interfaces with an
+// address are among them, as the kernel's bridges have it: a container that speaks with the
+// gateway's MAC shall not get what is for the gateway.
 func (r *reconciler) staticsLocked(b *config.Bridge) {
-	if err := r.sw.SetStatic(b.Name, translate.Statics(b)); err != nil {
+	all := translate.Statics(b)
+	own := func(p config.Port) {
+		takes := p.Object() == config.LocalPort && slices.ContainsFunc(b.Ports, takesAddresses)
+		if p.Object() != config.LocalPort && p.Object() != config.InternalPort || !p.Options.IsSet("ip") && !takes {
+			return
+		}
+		s := vswitch.StaticMAC{Port: p.Name}
+		if p.Options.IsSet("tag") {
+			s.VLAN = uint16(p.Options.Int("tag"))
+		}
+		copy(s.MAC[:], r.mac(p))
+		if !slices.ContainsFunc(all, func(x vswitch.StaticMAC) bool { return x.MAC == s.MAC && x.VLAN == s.VLAN }) {
+			all = append(all, s)
+		}
+	}
+	own(b.Local())
+	for _, p := range b.Ports {
+		own(p)
+	}
+	if err := r.sw.SetStatic(b.Name, all); err != nil {
 		r.log.Error("static MACs could not be set", "bridge", b.Name, "err", err)
 	}
 }

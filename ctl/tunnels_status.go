@@ -11,7 +11,6 @@ import (
 	"vswitch/capture/summary"
 	"vswitch/ctl/api"
 	"vswitch/ctl/config"
-	"vswitch/mesh"
 	vswitch "vswitch/switch"
 	"vswitch/tunnel/bfd"
 )
@@ -19,8 +18,7 @@ import (
 // current returns the desired document with its meshes as tunnel ports, and with what
 // runtimes asked for.
 func (d *Daemon) current() config.Document {
-	_, doc := d.store.View()
-	doc, _ = d.plugs.expand(mesh.Expand(doc))
+	_, doc := d.reconciler.followed()
 	return doc
 }
 

@@ -315,6 +315,9 @@ func (r *reconciler) readyLocked(local, p *portState, needed bool) error {
 		if err := ports.SetMAC(local.link.Index, mac); err != nil {
 			return fmt.Errorf("give %s the MAC address %s: %w", local.port.Name, mac, err)
 		}
+		if b := r.desired.Bridge(local.bridge); b != nil {
+			r.staticsLocked(b)
+		}
 	}
 	for _, name := range []string{"disable_ipv6", "accept_ra"} {
 		const conf = "/proc/sys/net/ipv6/conf/"

@@ -131,11 +131,13 @@ type Keeper struct {
 	wires  wires
 	leases *ipam.Store
 	past   *Past
-	tokens chan struct{}
+	tokens map[string]chan struct{} // by kind of container: a runtime that hangs holds up its own
 
 	ctx     context.Context // ends all work
 	cancel  context.CancelFunc
 	working sync.WaitGroup
+
+	leasing sync.Mutex // who shares an owner does not lease while the other releases; taken before mu
 
 	mu     sync.Mutex
 	plugs  map[string]*kept
@@ -167,7 +169,10 @@ func New(rt *runtimes.Runtimes, leases *ipam.Store, past *Past, o Options) *Keep
 }
 
 func newKeeper(rt looker, w wires, leases *ipam.Store, past *Past, o Options) *Keeper {
-	k := &Keeper{o: o, rt: rt, wires: w, leases: leases, past: past, tokens: make(chan struct{}, atOnce), plugs: map[string]*kept{}}
+	k := &Keeper{o: o, rt: rt, wires: w, leases: leases, past: past, tokens: map[string]chan struct{}{}, plugs: map[string]*kept{}}
+	for _, kind := range []string{config.DockerContainer, config.PodmanContainer, ""} {
+		k.tokens[kind] = make(chan struct{}, atOnce)
+	}
 	k.ctx, k.cancel = context.WithCancel(context.Background())
 	return k
 }
@@ -287,18 +292,27 @@ func (k *Keeper) addLocked(w Want) *kept {
 func (k *Keeper) Now(ctx context.Context, w Want) (State, error) {
 	k.mu.Lock()
 	p := k.plugs[w.Port]
+	for p != nil && p.looking {
+		p.done.Wait()
+		p = k.plugs[w.Port] // it may have gone meanwhile
+	}
 	fresh := p == nil
 	if fresh {
 		p = k.addLocked(w)
 	}
-	for p.looking {
-		p.done.Wait()
-	}
 	was, wasWanted := p.want, p.wanted
-	p.want, p.wanted, p.looking, p.promised = w, true, true, fresh
+	p.want, p.wanted, p.looking = w, true, true
+	p.promised = p.promised || fresh || !wasWanted
+	if !wasWanted {
+		p.gone = time.Time{}
+	}
 	k.mu.Unlock()
 
+	had := k.leases.Of(w.owner())
 	err := k.look(ctx, p)
+	if err != nil {
+		k.giveBack(w.owner(), had)
+	}
 
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -320,6 +334,18 @@ func (k *Keeper) Now(ctx context.Context, w Want) (State, error) {
 		p.done.Wait()
 	}
 	return st, err
+}
+
+// giveBack frees what owner leased since it had had.
+func (k *Keeper) giveBack(owner string, had []ipam.Lease) {
+	for _, l := range k.leases.Of(owner) {
+		if slices.Contains(had, l) {
+			continue
+		}
+		if err := k.leases.ReleaseAddr(l.Pool, l.Addr); err != nil {
+			k.o.Log.Warn("an address could not be given back", "address", l.Addr, "err", err)
+		}
+	}
 }
 
 // Forget unplugs a port at once and waits for it: what a plug that could not be stored
@@ -450,9 +476,7 @@ func (k *Keeper) lookLocked(p *kept) {
 	p.looking = true
 	k.working.Go(func() { // ends when nothing changed while it looked
 		for {
-			ctx, cancel := context.WithTimeout(k.ctx, lookLimit)
-			k.look(ctx, p)
-			cancel()
+			k.look(k.ctx, p)
 			k.mu.Lock()
 			if !p.again || k.closed {
 				p.looking = false
@@ -466,14 +490,27 @@ func (k *Keeper) lookLocked(p *kept) {
 	})
 }
 
+// tokensOf are those that a look at p needs: who asks no runtime waits for none.
+func (k *Keeper) tokensOf(p *kept) chan struct{} {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if t := k.tokens[p.want.Plug.Container.Kind]; p.wanted && t != nil {
+		return t
+	}
+	return k.tokens[""]
+}
+
 // look brings one plug to where it should be. It owns p.leased.
 func (k *Keeper) look(ctx context.Context, p *kept) error {
+	tokens := k.tokensOf(p)
 	select {
-	case k.tokens <- struct{}{}:
-		defer func() { <-k.tokens }()
+	case tokens <- struct{}{}:
+		defer func() { <-tokens }()
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+	ctx, cancel := context.WithTimeout(ctx, lookLimit) // who waits for others is not late
+	defer cancel()
 	k.mu.Lock()
 	w, wanted := p.want, p.wanted
 	k.mu.Unlock()
@@ -507,6 +544,9 @@ func (k *Keeper) look(ctx context.Context, p *kept) error {
 		return k.fail(p, w, err)
 	}
 	k.past.make(w.Port, spec)
+	if err := k.unlease(p, &w, &spec); err != nil {
+		return k.fail(p, w, err)
+	}
 	k.settle(p, w, State{
 		State: Plugged, Addresses: spec.Addresses, Gateways: spec.Gateways, MAC: spec.MAC, MTU: spec.MTU, NetNS: c.NetNS, ID: c.ID, Names: c.Names,
 	}, nil)
@@ -542,10 +582,17 @@ func (k *Keeper) spec(p *kept, w *Want) (wire.Spec, error) {
 	return s, nil
 }
 
-// lease adds the addresses of pools to s, and notes in the pools those given by hand.
+// lease adds the addresses of pools to s, and notes in the pools those given by hand. What
+// the plug had stays leased until it has the new ones.
 func (k *Keeper) lease(p *kept, w *Want, s *wire.Spec) error {
+	k.leasing.Lock()
+	defer k.leasing.Unlock()
 	g, owner := w.Plug, w.owner()
-	var used []leasedAt
+	use := func(at leasedAt) {
+		if !slices.Contains(p.leased, at) {
+			p.leased = append(p.leased, at)
+		}
+	}
 	for _, pool := range w.Pools {
 		v4 := pool.Subnet.Addr().Is4()
 		at := leasedAt{pool.Name, owner}
@@ -555,7 +602,7 @@ func (k *Keeper) lease(p *kept, w *Want, s *wire.Spec) error {
 				return err
 			}
 			s.Addresses = append(s.Addresses, netip.PrefixFrom(a, pool.Subnet.Bits()))
-			used = append(used, at)
+			use(at)
 		}
 		for _, a := range g.Addresses {
 			if a.Addr().Is4() != v4 || !pool.Subnet.Contains(a.Addr()) {
@@ -564,27 +611,48 @@ func (k *Keeper) lease(p *kept, w *Want, s *wire.Spec) error {
 			if err := k.leases.Reserve(pool.Name, a.Addr(), owner); err != nil {
 				return err
 			}
-			used = append(used, at)
+			use(at)
 		}
 	}
-	// What was leased elsewhere, or under another name, is free again.
+	return nil
+}
+
+// unlease frees what a plug does not have any more, now that it has what s says.
+func (k *Keeper) unlease(p *kept, w *Want, s *wire.Spec) error {
+	k.leasing.Lock()
+	defer k.leasing.Unlock()
+	owner := w.owner()
+	has := func(l ipam.Lease) bool {
+		return slices.ContainsFunc(w.Pools, func(q ipam.Pool) bool { return q.Name == l.Pool }) &&
+			slices.ContainsFunc(s.Addresses, func(a netip.Prefix) bool { return a.Addr() == l.Addr })
+	}
+	var used []leasedAt
 	for _, old := range p.leased {
-		if !slices.Contains(used, old) {
+		if old.owner != owner {
+			if k.shared(p, old.owner) {
+				continue
+			}
 			if err := k.leases.Release(old.pool, old.owner); err != nil {
 				return err
 			}
+			k.past.forget(old.owner)
+		}
+	}
+	for _, l := range k.leases.Of(owner) {
+		if has(l) {
+			if at := (leasedAt{l.Pool, owner}); !slices.Contains(used, at) {
+				used = append(used, at)
+			}
+			continue
+		}
+		if k.shared(p, owner) {
+			continue
+		}
+		if err := k.leases.ReleaseAddr(l.Pool, l.Addr); err != nil {
+			return err
 		}
 	}
 	p.leased = used
-	// Of the pools that are used, addresses that the plug does not have any more.
-	for _, l := range k.leases.Of(owner) {
-		keep := slices.ContainsFunc(s.Addresses, func(a netip.Prefix) bool { return a.Addr() == l.Addr })
-		if !keep && slices.Contains(used, leasedAt{l.Pool, owner}) {
-			if err := k.leases.ReleaseAddr(l.Pool, l.Addr); err != nil {
-				return err
-			}
-		}
-	}
 	return nil
 }
 
@@ -607,13 +675,8 @@ func (k *Keeper) remove(p *kept, w Want) error {
 	for _, l := range k.leases.Of(owner) { // of an earlier run, too
 		held = append(held, leasedAt{l.Pool, l.Owner})
 	}
-	for _, l := range held {
-		if k.shared(p, l.owner) {
-			continue
-		}
-		if err := k.leases.Release(l.pool, l.owner); err != nil {
-			return k.fail(p, w, err)
-		}
+	if err := k.release(p, held); err != nil {
+		return k.fail(p, w, err)
 	}
 	p.leased = nil
 	k.past.unmake(w.Port)
@@ -624,6 +687,20 @@ func (k *Keeper) remove(p *kept, w Want) error {
 	defer k.mu.Unlock()
 	if !p.wanted && k.plugs[w.Port] == p { // else it is wanted again: look goes on
 		delete(k.plugs, w.Port)
+	}
+	return nil
+}
+
+func (k *Keeper) release(p *kept, held []leasedAt) error {
+	k.leasing.Lock()
+	defer k.leasing.Unlock()
+	for _, l := range held {
+		if k.shared(p, l.owner) {
+			continue
+		}
+		if err := k.leases.Release(l.pool, l.owner); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -646,7 +723,9 @@ func (k *Keeper) shared(p *kept, owner string) bool {
 func (k *Keeper) absent(p *kept, why error) error {
 	k.mu.Lock()
 	w := p.want
-	seen := k.past.seen(w.owner())
+	k.mu.Unlock()
+	seen := k.past.seen(w.owner()) // which may wait for the disk
+	k.mu.Lock()
 	if seen && p.gone.IsZero() {
 		p.gone = time.Now()
 	}

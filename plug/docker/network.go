@@ -390,6 +390,9 @@ func (n *network) fits(b *config.Bridge, lan bool) error {
 			}
 		}
 		if slices.ContainsFunc(pool.Own, pool.Subnet.Contains) {
+			if n.Internal {
+				return fmt.Errorf("an internal network cannot be where bridge %s is the gateway of others: allowed: -o vlan= with a VLAN of its own, or another bridge", b.Name)
+			}
 			n.Host = b.Name
 		}
 	}

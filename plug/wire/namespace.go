@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"strconv"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -45,13 +46,10 @@ func Open(path string) (*Namespace, error) {
 }
 
 func open(path string) (*Namespace, error) {
-	// Whatever file it is, opening it shall neither wait nor do anything: a FIFO does
-	// without a writer, a terminal does not become ours.
-	const flags = unix.O_RDONLY | unix.O_CLOEXEC | unix.O_NONBLOCK | unix.O_NOCTTY
-	fd, err := unix.Open(path, flags, 0)
+	fd, err := openNS(path)
 	if err == unix.EACCES {
 		// Also said of a process that ends at this moment (proc_ns_get_link).
-		fd, err = unix.Open(path, flags, 0)
+		fd, err = openNS(path)
 	}
 	if err == unix.ENOENT || err == unix.ESRCH {
 		return nil, ErrNoNamespace
@@ -68,6 +66,25 @@ func open(path string) (*Namespace, error) {
 		return nil, err
 	}
 	return &Namespace{fd: fd, id: idOf(&st)}, nil
+}
+
+// openNS opens what is of nsfs, and nothing else: to open a FIFO may wait, and to open a device
+// may do things. O_PATH does not open, and what it holds is not another when links of the path
+// are changed.
+func openNS(path string) (int, error) {
+	at, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(at)
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(at, &fs); err != nil {
+		return -1, err
+	}
+	if fs.Type != unix.NSFS_MAGIC {
+		return -1, errors.New("it is no network namespace")
+	}
+	return unix.Open("/proc/self/fd/"+strconv.Itoa(at), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 }
 
 // isNetNS asks nsfs. Its ioctl is asked of nsfs alone: to another file system the
