@@ -11,6 +11,7 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -77,7 +78,8 @@ func (i Item) MarshalJSON() ([]byte, error) {
 //
 // Thread-safety: safe for concurrent use.
 type Store struct {
-	db *bbolt.DB
+	db      *bbolt.DB
+	damaged []string // since Open
 
 	mu    sync.Mutex // guards items; held over a write
 	items map[id]Item
@@ -87,7 +89,8 @@ type id struct{ owner, key string }
 
 var bucket = []byte("held")
 
-// Open reads the items of db, which stays the caller's.
+// Open reads the items of db, which stays the caller's. Those that cannot be read are in
+// Damaged, and stay on disk.
 func Open(db *bbolt.DB) (*Store, error) {
 	s := &Store{db: db, items: map[id]Item{}}
 	err := db.Update(func(tx *bbolt.Tx) error {
@@ -96,9 +99,10 @@ func Open(db *bbolt.DB) (*Store, error) {
 			return err
 		}
 		return b.ForEach(func(k, v []byte) error {
-			var i Item
-			if err := json.Unmarshal(v, &i); err != nil {
-				return fmt.Errorf("item %q: %w", k, err)
+			i, err := read(k, v)
+			if err != nil {
+				s.damaged = append(s.damaged, fmt.Sprintf("item %q is damaged: %v", k, err))
+				return nil
 			}
 			s.items[id{i.Owner, i.Key}] = i
 			return nil
@@ -108,6 +112,20 @@ func Open(db *bbolt.DB) (*Store, error) {
 		return nil, fmt.Errorf("read what runtimes asked for: %w", err)
 	}
 	return s, nil
+}
+
+// Damaged says which items could not be read by Open.
+func (s *Store) Damaged() []string { return slices.Clone(s.damaged) }
+
+// read reads an item that says itself where it is kept: another could not be deleted.
+func read(k, v []byte) (i Item, err error) {
+	if err := json.Unmarshal(v, &i); err != nil {
+		return Item{}, err
+	}
+	if !bytes.Equal(k, id{i.Owner, i.Key}.bytes()) {
+		return Item{}, errors.New("it is kept as another's")
+	}
+	return i, nil
 }
 
 func (i id) bytes() []byte { return []byte(i.owner + "\x00" + i.key) }

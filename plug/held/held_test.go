@@ -5,6 +5,8 @@ import (
 	"errors"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
 
 	"go.etcd.io/bbolt"
@@ -70,6 +72,44 @@ func TestNotKept(t *testing.T) {
 	}
 	if len(s.List("")) != 1 {
 		t.Errorf("items %v", s.List(""))
+	}
+}
+
+// TestDamaged reads what is sound beside what is not, and leaves that where it is.
+func TestDamaged(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "db")
+	s, db := open(t, path)
+	if err := s.Change(some, "", nil); err != nil {
+		t.Fatal(err)
+	}
+	damaged := map[string]string{"docker\x00network/n1": `{"owner":`, "cni\x00x": `{"owner":"cni","key":"y"}`, "\xff": "", "cni\x00n": "null", "cni\x00p": `{"owner":"cni","key":"p","ports":[7]}`}
+	err := db.Update(func(tx *bbolt.Tx) error {
+		for k, v := range damaged {
+			if err := tx.Bucket(bucket).Put([]byte(k), []byte(v)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	db.Close()
+	for range 2 { // they are there the next time, too
+		s, db = open(t, path)
+		told := s.Damaged()
+		if len(told) != len(damaged) || len(s.List("")) != 2 {
+			t.Errorf("damaged %q; sound %v", told, s.List(""))
+		}
+		for k := range damaged {
+			if !slices.ContainsFunc(told, func(text string) bool { return strings.Contains(text, strconv.Quote(k)) }) {
+				t.Errorf("%q is not in %q", k, told)
+			}
+		}
+		if err := s.Change(some[1:2], "", nil); err != nil {
+			t.Fatal(err)
+		}
+		db.Close()
 	}
 }
 
