@@ -22,6 +22,10 @@ import (
 func (d *Daemon) hold(put []held.Item, owner string, del []string) error {
 	d.edit.Lock()
 	defer d.edit.Unlock()
+	return d.holdLocked(put, owner, del)
+}
+
+func (d *Daemon) holdLocked(put []held.Item, owner string, del []string) error {
 	if d.closed {
 		return &api.Error{Status: 503, Message: "the daemon is ending; nothing was changed"}
 	}
@@ -68,37 +72,59 @@ func (d *Daemon) displaced(old, doc config.Document) error {
 		}
 		return &api.Error{Status: 409, Message: fmt.Sprintf("%s needs what this would change (%s, for %s): %s", m.Owner, m.Why, m.Key, hint)}
 	}
+	items := d.plugs.held.List("")
+	if !slices.ContainsFunc(items, func(i held.Item) bool { return i.Owner != docker.Owner }) {
+		return nil
+	}
+	was, is := judged(old, items), judged(doc, items)
+	if err := is.Validate(); err != nil && was.Validate() == nil {
+		return &api.Error{Status: 409, Message: "a runtime's container is plugged in: " + err.Error()}
+	}
 	return nil
 }
 
 // Attach is described at api.PlugService.
 func (d *Daemon) Attach(ctx context.Context, q api.Attachment) (api.Attached, error) {
-	item, err := d.attachment(q)
+	item, err := d.attach(ctx, q)
 	if err != nil {
-		return api.Attached{}, err
-	}
-	port := item.Ports[0].Name
-	old, had := d.plugs.held.Get(item.Owner, item.Key)
-	if had {
-		item.Since = old.Since
-	}
-	if err := d.attachNow(ctx, item); err != nil {
-		return api.Attached{}, err
-	}
-	if err := d.hold([]held.Item{item}, "", nil); err != nil {
-		if !had {
-			d.plugs.keeper.Forget(port)
-		}
 		return api.Attached{}, err
 	}
 	d.plugs.gateways.apply()
 	return d.attached(item)
 }
 
-// attachNow plugs an item's port in, before it is held.
-func (d *Daemon) attachNow(ctx context.Context, item held.Item) error {
+// attach judges, plugs in and keeps what a runtime asks for, under one lock: two that ask at
+// once for one address shall not both have it.
+func (d *Daemon) attach(ctx context.Context, q api.Attachment) (held.Item, error) {
 	d.edit.Lock()
 	defer d.edit.Unlock()
+	if d.closed {
+		return held.Item{}, &api.Error{Status: 503, Message: "the daemon is ending; nothing was changed"}
+	}
+	item, err := d.attachment(q)
+	if err != nil {
+		return item, err
+	}
+	old, had := d.plugs.held.Get(item.Owner, item.Key)
+	if had {
+		item.Since = old.Since
+	}
+	if err := d.attachNow(ctx, item); err != nil {
+		return item, err
+	}
+	if err := d.holdLocked([]held.Item{item}, "", nil); err != nil {
+		if !had {
+			d.plugs.keeper.Forget(item.Ports[0].Name)
+		} else {
+			d.reapply() // as it was
+		}
+		return item, err
+	}
+	return item, nil
+}
+
+// attachNow plugs an item's port in, before it is held.
+func (d *Daemon) attachNow(ctx context.Context, item held.Item) error {
 	doc, _ := d.reconciler.followed()
 	items := slices.DeleteFunc(d.plugs.held.List(""), func(i held.Item) bool { return i.Owner == item.Owner && i.Key == item.Key })
 	expanded, misfits := held.Expand(doc, append(items, item))
@@ -109,14 +135,14 @@ func (d *Daemon) attachNow(ctx context.Context, item held.Item) error {
 	}
 	b := expanded.Bridge(item.Bridge)
 	d.reconciler.mu.Lock()
-	common := d.bridgePlugsLocked(b)
+	common := d.bridgePlugsLocked(b, d.reconciler.plugMTUsLocked())
 	d.reconciler.mu.Unlock()
 	w, ok := d.want(common, item.Ports[0])
 	if !ok {
 		return &api.Error{Status: 400, Field: "netns", Message: "netns: not a network namespace that can be plugged"}
 	}
 	w.Owner = item.Owner
-	if _, err := d.plugs.keeper.Now(ctx, w); err != nil {
+	if _, err := d.plugs.keeper.Now(ctx, w, nil); err != nil { // a path: no runtime is asked
 		return plugError(err, "netns", item.Ports[0].Options["container"])
 	}
 	return nil
@@ -153,14 +179,7 @@ func (d *Daemon) attachment(q api.Attachment) (held.Item, error) {
 	name := config.PlugName(config.ContainerRef{Kind: q.Owner, Name: q.Key}, q.IfName)
 	// On a document that has all the others, so that addresses and ports that are taken are seen.
 	others := slices.DeleteFunc(d.plugs.held.List(""), func(i held.Item) bool { return i.Owner == q.Owner && i.Key == q.Key })
-	whole, _ := held.Expand(doc, others)
-	whole.Bridges = slices.Clone(whole.Bridges) // they are the stored document's where nothing was added
-	for i := range whole.Bridges {              // whom runtimes plug is no user's to name: not judged again
-		whole.Bridges[i].Ports = slices.DeleteFunc(slices.Clone(whole.Bridges[i].Ports), func(p config.Port) bool {
-			g, ok := p.Plug()
-			return ok && g.Container.Kind == config.RuntimeContainer
-		})
-	}
+	whole := judged(doc, others)
 	next, err := config.Apply(whole, []config.Op{{Op: "add-port", Bridge: q.Bridge, Port: name, Options: options}})
 	if all := whole.Clone(); err != nil && all.Validate() != nil { // that is another's trouble
 		next, err = config.Apply(doc, []config.Op{{Op: "add-port", Bridge: q.Bridge, Port: name, Options: options}})
@@ -169,6 +188,20 @@ func (d *Daemon) attachment(q api.Attachment) (held.Item, error) {
 		return held.Item{}, refused(err)
 	}
 	return held.Item{Owner: q.Owner, Key: q.Key, Bridge: q.Bridge, Ports: []config.Port{*next.Bridge(q.Bridge).Port(name)}, Since: time.Now()}, nil
+}
+
+// judged is a document with what runtimes asked for that can be judged like an operator's:
+// whom they plug by themselves is no user's to name, and left out. It shares nothing.
+func judged(doc config.Document, items []held.Item) config.Document {
+	whole, _ := held.Expand(doc, items)
+	whole = whole.Clone()
+	for i := range whole.Bridges {
+		whole.Bridges[i].Ports = slices.DeleteFunc(whole.Bridges[i].Ports, func(p config.Port) bool {
+			g, ok := p.Plug()
+			return ok && g.Container.Kind == config.RuntimeContainer
+		})
+	}
+	return whole
 }
 
 func printable(s string) bool {
@@ -222,8 +255,12 @@ func (d *Daemon) CollectAttachments(_ context.Context, q api.Collect) (api.Colle
 	if q.Owner == "" || q.Owner == docker.Owner {
 		return res, &api.Error{Status: 400, Field: "owner", Value: q.Owner, Message: fmt.Sprintf("owner: %q has no attachments to collect", q.Owner)}
 	}
+	valid := make(map[string]bool, len(q.Valid))
+	for _, key := range q.Valid {
+		valid[key] = true
+	}
 	for _, i := range d.plugs.held.List(q.Owner) {
-		if (q.Bridge == "" || q.Bridge == i.Bridge) && !slices.Contains(q.Valid, i.Key) {
+		if (q.Bridge == "" || q.Bridge == i.Bridge) && !valid[i.Key] {
 			res.Keys = append(res.Keys, i.Key)
 		}
 	}

@@ -212,7 +212,8 @@ func (d *Daemon) instance(dir string) string {
 func (d *Daemon) Close() error {
 	d.cancel()
 	d.running.Wait()
-	d.doctoring.Lock() // what a doctor made goes before the switch does
+	d.plugs.keeper.Close() // before edit is taken, which its work may wait for
+	d.doctoring.Lock()     // what a doctor made goes before the switch does
 	defer d.doctoring.Unlock()
 	d.edit.Lock()
 	defer d.edit.Unlock()

@@ -48,7 +48,7 @@ func (n dockerNet) MTU(bridge string) int {
 	r := n.d.reconciler
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.plugMTULocked(bridge)
+	return mtuOf(r.plugMTUsLocked(), bridge)
 }
 
 // Alias is described at docker.Switch.

@@ -292,7 +292,7 @@ func (d *Daemon) addressesOf(p config.Port, g config.Plug) (addrs []netip.Addr, 
 	prefixes := g.Addresses
 	if g.Container.Kind != config.RuntimeContainer {
 		st, ok := d.plugs.keeper.State(p.Name)
-		if !ok || st.State != api.PlugPlugged {
+		if !ok || st.State != api.PlugPlugged && len(st.Addresses) == 0 {
 			return nil, nil, st.Reason
 		}
 		prefixes, names = st.Addresses, st.Names

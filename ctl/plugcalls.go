@@ -60,6 +60,12 @@ func (d *Daemon) Plug(ctx context.Context, q api.PlugRequest) (api.PlugResult, e
 			return doc, &api.Error{Status: 409, Field: "ifname", Value: ifname, Message: fmt.Sprintf(
 				"%s of %s is plugged into %s already, as port %s: name another interface with --ifname, or unplug it first", ifname, ref, b.Name, p.Name)}
 		}
+		whole, _ := d.plugs.expand(doc)
+		if b, p := plugOf(whole, ref, ifname); p != nil && portOf(doc, p.Name) == nil {
+			i, _ := d.heldPort(p.Name)
+			return doc, &api.Error{Status: 409, Field: "ifname", Value: ifname, Message: fmt.Sprintf(
+				"%s of %s is plugged into %s by %s: name another interface with --ifname", ifname, ref, b.Name, i.Owner)}
+		}
 		if op.Port == "" {
 			op.Port = config.PlugName(ref, ifname)
 		}
@@ -75,7 +81,9 @@ func (d *Daemon) Plug(ctx context.Context, q api.PlugRequest) (api.PlugResult, e
 		if !c.Running {
 			return next, nil
 		}
-		return next, d.plugNow(ctx, next, q.Bridge, op.Port)
+		known := c
+		known.Ref = ref
+		return next, d.plugNow(ctx, next, q.Bridge, op.Port, &known)
 	})
 	if err != nil {
 		if made != "" {
@@ -106,7 +114,7 @@ func (d *Daemon) undoPlug(port string) {
 }
 
 // plugNow plugs a port of doc in, which is not the desired document yet.
-func (d *Daemon) plugNow(ctx context.Context, doc config.Document, bridge, port string) error {
+func (d *Daemon) plugNow(ctx context.Context, doc config.Document, bridge, port string, c *runtimes.Container) error {
 	expanded, _ := d.plugs.expand(doc)
 	b := expanded.Bridge(bridge)
 	p := b.Port(port)
@@ -114,13 +122,13 @@ func (d *Daemon) plugNow(ctx context.Context, doc config.Document, bridge, port 
 		return &api.Error{Status: 409, Field: "port", Value: port, Message: fmt.Sprintf("the name %s is taken", port)}
 	}
 	d.reconciler.mu.Lock()
-	common := d.bridgePlugsLocked(b)
+	common := d.bridgePlugsLocked(b, d.reconciler.plugMTUsLocked())
 	d.reconciler.mu.Unlock()
 	w, ok := d.want(common, *p)
 	if !ok {
 		return nil
 	}
-	if _, err := d.plugs.keeper.Now(ctx, w); err != nil {
+	if _, err := d.plugs.keeper.Now(ctx, w, c); err != nil {
 		return plugError(err, "container", p.Options["container"])
 	}
 	return nil
@@ -157,7 +165,11 @@ func withAlias(doc config.Document, bridge, port, asked, name string) string {
 		}
 	}
 	words := strings.FieldsFunc(have, func(r rune) bool { return r == ',' })
-	if name = strings.ToLower(name); !slices.Contains(words, name) {
+	name = strings.ToLower(name)
+	if o, err := config.Lookup(config.PlugPort, "alias"); err == nil && !slices.Contains(words, name) {
+		if _, err := o.Canonical(name); err != nil {
+			return have // it is no name that DNS has
+		}
 		words = append(words, name)
 	}
 	return strings.Join(words, ",")
@@ -214,6 +226,9 @@ func (d *Daemon) Unplug(ctx context.Context, q api.UnplugRequest) (api.UnplugRes
 		switch {
 		case len(ops) == 0 && q.IfExists:
 			return doc, nil
+		case len(ops) == 0 && d.dockers(q):
+			return doc, &api.Error{Status: 409, Field: "container", Value: q.Container, Message: fmt.Sprintf(
+				"%s is plugged in by Docker: docker network disconnect takes it away", q.Container)}
 		case len(ops) == 0:
 			return doc, &api.Error{Status: 404, Field: "container", Value: q.Container, Message: fmt.Sprintf("%s is not plugged in%s; plugged lists what is", q.Container, inBridge(q.Bridge))}
 		case len(ops) > 1 && !q.All:
@@ -236,6 +251,15 @@ func (d *Daemon) Unplug(ctx context.Context, q api.UnplugRequest) (api.UnplugRes
 		res.Ports = []string{}
 	}
 	return res, nil
+}
+
+// dockers says whether what shall be unplugged is an endpoint of Docker's.
+func (d *Daemon) dockers(q api.UnplugRequest) bool {
+	list, _ := d.Plugged(context.Background(), "")
+	return slices.ContainsFunc(list, func(p api.PlugStatus) bool {
+		name, _ := strings.CutPrefix(p.Container, docker.Owner+":")
+		return p.Owner == docker.Owner && (p.Port == q.Container || p.Container == q.Container || name == q.Container)
+	})
 }
 
 func inBridge(bridge string) string {

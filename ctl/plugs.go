@@ -78,7 +78,7 @@ func (d *Daemon) openPlugs(o Options, instance string) error {
 	p.runtimes = runtimes.New(runtimes.Options{Docker: o.Plug.Docker, Podman: o.Plug.Podman, Containerd: o.Plug.Containerd, Log: d.log})
 	p.keeper = plug.New(p.runtimes, p.leases, past, plug.Options{
 		Instance: instance, Grace: o.Plug.Grace, Log: d.log,
-		Hooks: plug.Hooks{Changed: d.plugChanged, Gone: d.plugGone},
+		Hooks: plug.Hooks{Changed: d.plugChanged, Gone: d.plugsGone},
 	})
 	p.gateways = newGateways(instance, o.Plug.ResolvConf, d.log, d.gatewayState)
 	d.plugs = p
@@ -232,8 +232,12 @@ func (d *Daemon) followMTUs() {
 	r := d.reconciler
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if len(d.plugs.mtus) == 0 {
+		return
+	}
+	mtus := r.plugMTUsLocked()
 	for bridge, was := range d.plugs.mtus {
-		if r.plugMTULocked(bridge) != was {
+		if mtuOf(mtus, bridge) != was {
 			d.wantPlugsLocked(r.desired)
 			return
 		}
@@ -243,6 +247,7 @@ func (d *Daemon) followMTUs() {
 // wantPlugsLocked is called with reconciler.mu held.
 func (d *Daemon) wantPlugsLocked(doc config.Document) {
 	var wants []plug.Want
+	var mtus map[string]int
 	clear(d.plugs.mtus)
 	for i := range doc.Bridges {
 		b := &doc.Bridges[i]
@@ -252,7 +257,10 @@ func (d *Daemon) wantPlugsLocked(doc config.Document) {
 				continue
 			}
 			if common == nil {
-				common = d.bridgePlugsLocked(b)
+				if mtus == nil {
+					mtus = d.reconciler.plugMTUsLocked()
+				}
+				common = d.bridgePlugsLocked(b, mtus)
 				d.plugs.mtus[b.Name] = common.mtu
 			}
 			if w, ok := d.want(common, p); ok {
@@ -273,8 +281,8 @@ type bridgePlugs struct {
 	static   map[netip.Addr]bool
 }
 
-func (d *Daemon) bridgePlugsLocked(b *config.Bridge) *bridgePlugs {
-	c := &bridgePlugs{bridge: b, mtu: d.reconciler.plugMTULocked(b.Name), static: map[netip.Addr]bool{}}
+func (d *Daemon) bridgePlugsLocked(b *config.Bridge, mtus map[string]int) *bridgePlugs {
+	c := &bridgePlugs{bridge: b, mtu: mtuOf(mtus, b.Name), static: map[netip.Addr]bool{}}
 	for _, p := range b.Pools() {
 		c.pools = append(c.pools, ipam.Pool{Name: b.Name, Pool: p})
 		if p.Gateway.IsValid() {
@@ -305,8 +313,12 @@ func (d *Daemon) want(c *bridgePlugs, p config.Port) (w plug.Want, ok bool) {
 			w.MTU -= 4 // a tunnel carries its tag, too
 		}
 	}
-	if p.Options["tag"] != c.bridge.Options["tag"] && !c.bridge.Options.IsSet("ipam.gateway") {
-		w.Gateways = nil // the bridge's own address is in another VLAN
+	elsewhere := p.Options["tag"] != c.bridge.Options["tag"] // in another VLAN than the bridge's own address
+	if elsewhere && !g.Auto4 && !g.Auto6 {
+		w.Pools = nil // another network, which may have the same addresses
+	}
+	if elsewhere && !c.bridge.Options.IsSet("ipam.gateway") {
+		w.Gateways = nil
 	}
 	return w, true
 }
@@ -315,25 +327,35 @@ func (d *Daemon) want(c *bridgePlugs, p config.Port) (w plug.Want, ok bool) {
 // with a key, VXLAN or Geneve, Ethernet.
 var guessedOverhead = map[config.Object]int{config.VXLANPort: 50, config.GenevePort: 50, config.GREPort: 42}
 
-// plugMTULocked is what containers on a bridge can send: what the narrowest of its tunnels
-// carries, and its physical interfaces.
-func (r *reconciler) plugMTULocked(bridge string) int {
-	mtu := kernelMTU
+// plugMTUsLocked is what containers on each bridge can send: what the narrowest of its
+// tunnels carries, and its physical interfaces. A bridge that is not among them has neither.
+func (r *reconciler) plugMTUsLocked() map[string]int {
+	mtus := map[string]int{}
 	for _, p := range r.ports {
-		if p.bridge != bridge || p.left {
-			continue
-		}
+		mtu := 0
 		switch {
-		case p.tunnel != nil && p.state == api.PortSelf:
+		case p.left, p.tunnel != nil && p.state == api.PortSelf:
 		case p.tunnel != nil && p.tunnel.mtu != 0:
-			mtu = min(mtu, p.tunnel.mtu)
+			mtu = p.tunnel.mtu
+		case p.tunnel != nil && p.tunnel.carried != 0: // it is away for the moment
+			mtu = p.tunnel.carried
 		case p.tunnel != nil:
-			mtu = min(mtu, kernelMTU-guessedOverhead[p.port.Object()])
+			mtu = kernelMTU - guessedOverhead[p.port.Object()]
 		case p.port.Object() == config.PacketPort && p.link.Index != 0 && p.link.Kind == "":
-			mtu = min(mtu, p.link.MTU)
+			mtu = p.link.MTU
+		}
+		if mtu != 0 {
+			mtus[p.bridge] = min(mtu, mtuOf(mtus, p.bridge))
 		}
 	}
-	return max(mtu, minInnerMTU)
+	return mtus
+}
+
+func mtuOf(mtus map[string]int, bridge string) int {
+	if mtu, ok := mtus[bridge]; ok {
+		return max(mtu, minInnerMTU)
+	}
+	return kernelMTU
 }
 
 // plugReason says why the interface of a plug is not there.
@@ -355,27 +377,45 @@ func (d *Daemon) plugChanged(port string) {
 	d.plugs.gateways.kick()
 }
 
-// plugGone takes a plug out of the document, or out of what runtimes asked for, whose
-// container is gone for good.
-func (d *Daemon) plugGone(port, why string) {
-	now := d.current()
-	for _, b := range now.Bridges {
-		if b.Port(port) == nil {
-			continue
-		}
-		if i, ok := d.heldPort(port); ok {
+// plugsGone takes plugs out of the document, or out of what runtimes asked for, whose
+// containers are gone for good: all in one change, lest a hundred fill the history.
+func (d *Daemon) plugsGone(gone []plug.Passing) {
+	still := func(port string) bool { // it may have come back while this waited
+		st, ok := d.plugs.keeper.State(port)
+		return ok && st.State == plug.Going
+	}
+	items := d.heldPorts()
+	var ports []string
+	for _, g := range gone {
+		i, held := items[g.Port]
+		switch {
+		case !still(g.Port):
+		case !held:
+			ports = append(ports, g.Port)
+		default:
 			if err := d.release(i.Owner, i.Key); err != nil {
-				d.log.Warn("what a runtime left behind could not be removed", "port", port, "err", err)
+				d.log.Warn("what a runtime left behind could not be removed", "port", g.Port, "err", err)
 			}
-			return
 		}
-		_, err := d.change("unplug "+port+": "+why, 0, false, func(doc config.Document) (config.Document, error) {
-			return config.Apply(doc, []config.Op{{Op: "del-port", Bridge: b.Name, Port: port}})
-		})
-		if err != nil {
-			d.log.Warn("a plug whose container is gone could not be removed; it is tried again", "port", port, "err", err)
-		}
+	}
+	if len(ports) == 0 {
 		return
+	}
+	what := gone[0].Container.String() + " is gone"
+	if len(ports) > 1 {
+		what = fmt.Sprintf("%d containers are gone", len(ports))
+	}
+	_, err := d.change("unplug "+strings.Join(ports[:min(len(ports), 8)], " ")+": "+what, 0, false, func(doc config.Document) (config.Document, error) {
+		var ops []config.Op
+		for _, port := range ports {
+			if portOf(doc, port) != nil && still(port) {
+				ops = append(ops, config.Op{Op: "del-port", Port: port})
+			}
+		}
+		return config.Apply(doc, ops)
+	})
+	if err != nil {
+		d.log.Warn("plugs whose containers are gone could not be removed; it is tried again", "ports", ports, "err", err)
 	}
 }
 

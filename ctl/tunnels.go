@@ -57,6 +57,7 @@ type tunnelPort struct {
 
 	since     time.Time // that remote was chosen
 	path, mtu int       // bytes of the largest outer and inner IP packet; 0: not known
+	carried   int       // mtu as it was last known
 	asked     time.Time // when the kernel was asked for path
 	stale     atomic.Bool
 }
@@ -411,7 +412,7 @@ func (r *reconciler) askPathLocked(p *portState) error {
 		}
 		t.port.SetMTU(mtu)
 	}
-	t.path, t.mtu = path, mtu
+	t.path, t.mtu, t.carried = path, mtu, mtu
 	return nil
 }
 

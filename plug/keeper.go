@@ -97,8 +97,8 @@ type State struct {
 
 // Hooks are called without a lock, from any goroutine.
 type Hooks struct {
-	Changed func(port string)             // its state, addresses or names did
-	Gone    func(port string, why string) // its container is gone for longer than the grace time
+	Changed func(port string) // its state, addresses or names did
+	Gone    func([]Passing)   // containers are gone for longer than the grace time
 }
 
 // Options of a keeper.
@@ -151,6 +151,7 @@ type kept struct {
 	wanted   bool // else it is to go
 	state    State
 	looking  bool // a goroutine is at it
+	asked    bool // since a Set wanted something of it
 	again    bool // look once more when it is done
 	up       bool // its port forwards, which neighbours were not told yet
 	done     *sync.Cond
@@ -223,23 +224,28 @@ func (k *Keeper) Run(ctx context.Context) {
 	}
 }
 
+// Passing is a plug whose container is gone for longer than the grace time.
+type Passing struct {
+	Port      string
+	Container config.ContainerRef
+}
+
 func (k *Keeper) tick(now time.Time) {
-	type passing struct{ port, why string }
-	var gone []passing
+	var gone []Passing
 	k.mu.Lock()
+	defer k.mu.Unlock()
 	for port, p := range k.plugs {
 		if p.wanted && !p.gone.IsZero() && now.Sub(p.gone) >= k.o.Grace {
 			p.gone = now // told again after another grace time, should it stay
-			gone = append(gone, passing{port, p.want.Plug.Container.String() + " is gone"})
+			gone = append(gone, Passing{port, p.want.Plug.Container})
 		}
 		if !p.due.IsZero() && now.After(p.due) {
 			p.due = time.Time{}
 			k.lookLocked(p)
 		}
 	}
-	k.mu.Unlock()
-	for _, g := range gone {
-		k.o.Gone(g.port, g.why)
+	if len(gone) > 0 && !k.closed {
+		k.working.Go(func() { k.o.Gone(gone) }) // ends with the change of the document that it asks for
 	}
 }
 
@@ -258,6 +264,7 @@ func (k *Keeper) Set(wants []Want) {
 		p := k.plugs[w.Port]
 		if p == nil {
 			p = k.addLocked(*w)
+			p.asked = true
 			k.lookLocked(p)
 			continue
 		}
@@ -267,13 +274,13 @@ func (k *Keeper) Set(wants []Want) {
 		}
 		p.want, p.wanted, p.promised = *w, true, false
 		if !same {
-			p.backoff = 0
+			p.backoff, p.asked = 0, true
 			k.lookLocked(p)
 		}
 	}
 	for port, p := range k.plugs {
 		if !want[port] && p.wanted && !p.promised {
-			p.wanted = false
+			p.wanted, p.asked = false, true
 			k.lookLocked(p)
 		}
 	}
@@ -288,8 +295,9 @@ func (k *Keeper) addLocked(w Want) *kept {
 
 // Now plugs w at once and says what became of it. An error leaves nothing: no pair, no
 // lease, no plug. A plug of that port that is there is changed, and stays as it was when
-// that fails.
-func (k *Keeper) Now(ctx context.Context, w Want) (State, error) {
+// that fails. c is the container where the caller has just looked: who holds a lock must
+// not wait for a runtime, which may wait for him. nil: it is looked at.
+func (k *Keeper) Now(ctx context.Context, w Want, c *runtimes.Container) (State, error) {
 	k.mu.Lock()
 	p := k.plugs[w.Port]
 	for p != nil && p.looking {
@@ -309,7 +317,7 @@ func (k *Keeper) Now(ctx context.Context, w Want) (State, error) {
 	k.mu.Unlock()
 
 	had := k.leases.Of(w.owner())
-	err := k.look(ctx, p)
+	err := k.look(ctx, p, c)
 	if err != nil {
 		k.giveBack(w.owner(), had)
 	}
@@ -364,14 +372,14 @@ func (k *Keeper) Forget(port string) {
 	}
 }
 
-// Quiet waits until nobody looks at a plug, for limit at most, and reports whether there
+// Quiet waits until what Set asked for is done, for limit at most, and reports whether there
 // was anything to wait for.
 func (k *Keeper) Quiet(limit time.Duration) (waited bool) {
 	for end := time.Now().Add(limit); time.Now().Before(end); time.Sleep(quietEvery) {
 		k.mu.Lock()
 		busy := false
 		for _, p := range k.plugs {
-			busy = busy || p.looking
+			busy = busy || p.looking && p.asked
 		}
 		k.mu.Unlock()
 		if !busy {
@@ -476,10 +484,10 @@ func (k *Keeper) lookLocked(p *kept) {
 	p.looking = true
 	k.working.Go(func() { // ends when nothing changed while it looked
 		for {
-			k.look(k.ctx, p)
+			k.look(k.ctx, p, nil)
 			k.mu.Lock()
 			if !p.again || k.closed {
-				p.looking = false
+				p.looking, p.asked = false, false
 				p.done.Broadcast()
 				k.mu.Unlock()
 				return
@@ -491,18 +499,19 @@ func (k *Keeper) lookLocked(p *kept) {
 }
 
 // tokensOf are those that a look at p needs: who asks no runtime waits for none.
-func (k *Keeper) tokensOf(p *kept) chan struct{} {
+func (k *Keeper) tokensOf(p *kept, asks bool) chan struct{} {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if t := k.tokens[p.want.Plug.Container.Kind]; p.wanted && t != nil {
+	if t := k.tokens[p.want.Plug.Container.Kind]; asks && p.wanted && t != nil {
 		return t
 	}
 	return k.tokens[""]
 }
 
-// look brings one plug to where it should be. It owns p.leased.
-func (k *Keeper) look(ctx context.Context, p *kept) error {
-	tokens := k.tokensOf(p)
+// look brings one plug to where it should be; known is its container, or nil. It owns
+// p.leased.
+func (k *Keeper) look(ctx context.Context, p *kept, known *runtimes.Container) error {
+	tokens := k.tokensOf(p, known == nil)
 	select {
 	case tokens <- struct{}{}:
 		defer func() { <-tokens }()
@@ -517,15 +526,21 @@ func (k *Keeper) look(ctx context.Context, p *kept) error {
 	if !wanted {
 		return k.remove(p, w)
 	}
-	c, err := k.rt.Look(ctx, w.Plug.Container)
+	var c runtimes.Container
+	var err error
+	if known != nil {
+		c = *known
+	} else {
+		c, err = k.rt.Look(ctx, w.Plug.Container)
+	}
 	name := w.Plug.Container.String()
 	switch {
 	case errors.Is(err, runtimes.ErrUnknown):
 		return k.absent(p, err)
 	case err != nil:
-		return k.fail(p, w, err) // nobody knows: what is there stays
+		return k.fail(p, w, "", err) // nobody knows: what is there stays
 	case c.Host:
-		return k.fail(p, w, fmt.Errorf("%s uses the host's own network: nothing can be plugged into it", name))
+		return k.fail(p, w, c.NetNS, fmt.Errorf("%s uses the host's own network: nothing can be plugged into it", name))
 	case !c.Running || c.NetNS == "":
 		k.settle(p, w, State{State: Waiting, Reason: name + " does not run; it is plugged in when it starts", ID: c.ID, Names: c.Names}, nil)
 		return nil
@@ -538,14 +553,14 @@ func (k *Keeper) look(ctx context.Context, p *kept) error {
 		}
 	}
 	if errors.Is(err, wire.ErrNoNamespace) {
-		err = fmt.Errorf("%s ended while it was plugged in", name)
+		return k.fail(p, w, "none", fmt.Errorf("%s ended while it was plugged in", name))
 	}
 	if err != nil {
-		return k.fail(p, w, err)
+		return k.fail(p, w, c.NetNS, err)
 	}
 	k.past.make(w.Port, spec)
 	if err := k.unlease(p, &w, &spec); err != nil {
-		return k.fail(p, w, err)
+		return k.fail(p, w, c.NetNS, err)
 	}
 	k.settle(p, w, State{
 		State: Plugged, Addresses: spec.Addresses, Gateways: spec.Gateways, MAC: spec.MAC, MTU: spec.MTU, NetNS: c.NetNS, ID: c.ID, Names: c.Names,
@@ -668,7 +683,7 @@ func (k *Keeper) mac(w *Want) net.HardwareAddr {
 // remove takes a plug away, with its leases.
 func (k *Keeper) remove(p *kept, w Want) error {
 	if err := k.wires.Unplug(w.Port, w.Alias); err != nil && !errors.Is(err, wire.ErrTaken) { // else it is not ours
-		return k.fail(p, w, fmt.Errorf("unplug: %w", err))
+		return k.fail(p, w, "", fmt.Errorf("unplug: %w", err))
 	}
 	owner := w.owner()
 	held := p.leased
@@ -676,7 +691,7 @@ func (k *Keeper) remove(p *kept, w Want) error {
 		held = append(held, leasedAt{l.Pool, l.Owner})
 	}
 	if err := k.release(p, held); err != nil {
-		return k.fail(p, w, err)
+		return k.fail(p, w, "", err)
 	}
 	p.leased = nil
 	k.past.unmake(w.Port)
@@ -738,8 +753,9 @@ func (k *Keeper) absent(p *kept, why error) error {
 	return why
 }
 
-// fail notes why a plug is not as it should be, and when to try again.
-func (k *Keeper) fail(p *kept, w Want, err error) error {
+// fail notes why a plug is not as it should be, and when to try again. What it has stays what
+// it has while its namespace ns is the one that it was plugged into; "" is not known.
+func (k *Keeper) fail(p *kept, w Want, ns string, err error) error {
 	k.mu.Lock()
 	p.backoff = min(max(2*p.backoff, minBackoff), maxBackoff)
 	p.due = time.Now().Add(p.backoff)
@@ -748,7 +764,11 @@ func (k *Keeper) fail(p *kept, w Want, err error) error {
 	if errors.Is(err, runtimes.ErrNoAnswer) && st.State == Plugged {
 		return err // it goes on as it is
 	}
-	k.settle(p, w, State{State: Failed, Reason: err.Error(), Names: st.Names, ID: st.ID}, err)
+	failed := State{State: Failed, Reason: err.Error(), Names: st.Names, ID: st.ID}
+	if ns == "" || ns == st.NetNS {
+		failed.Addresses, failed.Gateways, failed.MAC, failed.MTU, failed.NetNS = st.Addresses, st.Gateways, st.MAC, st.MTU, st.NetNS
+	}
+	k.settle(p, w, failed, err)
 	return err
 }
 

@@ -121,10 +121,12 @@ func (w *world) keeper(t *testing.T, path string, grace time.Duration) (*Keeper,
 	}
 	k := newKeeper(w, w, leases, past, Options{Instance: "i", Grace: grace, Log: slog.New(slog.DiscardHandler), Hooks: Hooks{
 		Changed: func(string) {},
-		Gone: func(port, _ string) {
+		Gone: func(gone []Passing) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
-			w.gone = append(w.gone, port)
+			for _, g := range gone {
+				w.gone = append(w.gone, g.Port)
+			}
 		},
 	}})
 	ctx, cancel := context.WithCancel(context.Background())
@@ -272,7 +274,7 @@ func TestNowLeavesNothing(t *testing.T) {
 			}
 			q := wanted("web-1", web, "10.0.0.0/24")
 			c.break_(w, &q)
-			_, err := k.Now(context.Background(), q)
+			_, err := k.Now(context.Background(), q, nil)
 			if err == nil || c.want != nil && !errors.Is(err, c.want) {
 				t.Errorf("error %v; want %v", err, c.want)
 			}
