@@ -83,7 +83,7 @@ func (p Port) Plug() (g Plug, ok bool) {
 	}
 	g.NoGateway = o["gateway"] == "none"
 	g.Gateways = o.Addresses("gateway")
-	g.Routes, _ = parseRoutes(o["route"])
+	g.Routes, _, _ = parseRoutes(o["route"])
 	g.Aliases = splitList(o["alias"])
 	g.Publish, _, _ = parsePublished(o["publish"])
 	return g, true

@@ -1,10 +1,15 @@
 package config
 
 import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
 	"reflect"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestPlugValues reads what people write of plugs and pools.
@@ -129,7 +134,21 @@ func TestPlugsJudged(t *testing.T) {
 		"auto for a bridge":     {set(Options{"ip": "auto"}), `"auto" is not an address with a prefix length`},
 		"two takers": {[]Op{{Op: "add-port", Bridge: "br0", Port: "e1", Options: Options{"take_addresses": "true"}},
 			{Op: "add-port", Bridge: "br0", Port: "e2", Options: Options{"take_addresses": "true"}}}, "another port of br0 gave its addresses"},
-		"unpublished": {[]Op{{Op: "set-port", Port: "web-1", Options: Options{"publish-": "9:9"}}}, `"9:9" is not published`},
+		"the network itself":     {add("br0", "x", Options{"container": "docker:x", "ip": "10.0.0.0/24"}), "10.0.0.0 is the network address of 10.0.0.0/24: want one of 10.0.0.1 to 10.0.0.254"},
+		"everybody":              {add("br0", "x", Options{"container": "docker:x", "ip": "10.0.0.255/24"}), "10.0.0.255 is the broadcast address of 10.0.0.0/24: want one of 10.0.0.1 to 10.0.0.254"},
+		"everybody elsewhere":    {add("br0", "x", Options{"container": "docker:x", "ip": "10.9.0.3/30", "tag": "20"}), "10.9.0.3 is the broadcast address of 10.9.0.0/30: want one of 10.9.0.1 to 10.9.0.2"},
+		"gateway is everybody":   {set(Options{"ipam.gateway": "10.0.0.255"}), "10.0.0.255 is the broadcast address of 10.0.0.0/24"},
+		"gateway is a network":   {set(Options{"ipam.gateway": "10.0.0.0"}), "10.0.0.0 is the network address of 10.0.0.0/24"},
+		"excluded elsewhere":     {set(Options{"ipam.exclude": "10.0.0.9,10.0.1.0-10.0.1.9"}), "10.0.1.0-10.0.1.9 is outside of every subnet"},
+		"excluded of nothing":    {[]Op{{Op: "add-bridge", Bridge: "br9", Options: Options{"ipam.exclude": "10.0.0.0/30"}}}, "10.0.0.0-10.0.0.3 is outside of every subnet"},
+		"gateway elsewhere, nat": {set(Options{"ipam.subnet": "10.1.0.0/24", "ipam.range": ""}), "the bridge has no address of 10.1.0.0/24, and cannot be the gateway"},
+		"its own gateway":        {add("br0", "x", Options{"container": "docker:x", "ip": "10.0.0.6/24", "gateway": "10.0.0.6"}), "10.0.0.6 is the container's own address"},
+		"loopback":               {add("br0", "x", Options{"container": "docker:x", "ifname": "lo"}), `"lo" is the loopback interface, which is there already: want`},
+		"the same MAC": {append(add("br0", "x", Options{"container": "docker:x", "mac": "02:00:00:00:00:01"}), add("br0", "y", Options{"container": "docker:y", "mac": "02:00:00:00:00:01"})...),
+			"port x has 02:00:00:00:00:01 already"},
+		"two gateways of one address": {[]Op{{Op: "add-bridge", Bridge: "br8", Options: Options{"ip": "10.0.0.1/16"}}}, "bridges[br0] has the address 10.0.0.1 already"},
+		"and at an internal port":     {[]Op{{Op: "add-port", Bridge: "br1", Port: "int0", Options: Options{"type": "internal", "ip": "10.0.0.1/24"}}}, "bridges[br0] has the address 10.0.0.1 already"},
+		"unpublished":                 {[]Op{{Op: "set-port", Port: "web-1", Options: Options{"publish-": "9:9"}}}, `"9:9" is not published`},
 	} {
 		if _, err := Apply(d, c.ops); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v; want %s", name, err, c.want)
@@ -143,15 +162,124 @@ func TestPlugsJudged(t *testing.T) {
 		"a port's VLAN":       {{Op: "set-port", Port: "web-1", Options: Options{"tag": "30"}}},
 		"mirror of a plug":    {{Op: "add-mirror", Bridge: "br0", Mirror: "m", Options: Options{"select_src_port": "web-1", "output_pcap": "/tmp/x"}}},
 		"user is owner":       {{Op: "add-port", Bridge: "br0", Port: "vm1", Options: Options{"type": "tap", "user": "0"}}},
+		"a link between two":  add("br0", "x", Options{"container": "docker:x", "ip": "10.9.0.1/31", "tag": "20"}),
+		"one address alone":   add("br0", "x", Options{"container": "docker:x", "ip": "10.9.0.0/32", "tag": "20"}),
+		"the first of IPv6":   add("br0", "x", Options{"container": "docker:x", "ip": "fd00::/64"}),
+		"excluded in part":    set(Options{"ipam.exclude": "10.0.0.200-10.0.1.9"}),
+		"excluded wholly":     set(Options{"ipam.exclude": "10.0.0.0/16"}),
+		"one subnet has none": set(Options{"ipam.subnet": "10.0.0.0/24,fd00::/64"}),
+		"same MAC, VLAN": append(add("br0", "x", Options{"container": "docker:x", "mac": "02:00:00:00:00:01", "tag": "10"}),
+			add("br0", "y", Options{"container": "docker:y", "mac": "02:00:00:00:00:01", "tag": "20"})...),
+		"same MAC, bridge": append(add("br0", "x", Options{"container": "docker:x", "mac": "02:00:00:00:00:01"}),
+			add("br1", "y", Options{"container": "docker:y", "mac": "02:00:00:00:00:01"})...),
+		"an unnumbered link":  {{Op: "add-bridge", Bridge: "br8", Options: Options{"ip": "10.0.0.1/32"}}},
+		"addresses of links":  {{Op: "set-bridge", Bridge: "br0", Options: Options{"ip": "10.0.0.1/24,fe80::1/64"}}, {Op: "add-bridge", Bridge: "br8", Options: Options{"ip": "fe80::1/64"}}},
+		"no containers":       {{Op: "add-bridge", Bridge: "br8", Options: Options{"ip": "10.8.0.1/24"}}, {Op: "add-bridge", Bridge: "br9", Options: Options{"ip": "10.8.0.1/24"}}},
+		"another gateway":     set(Options{"ipam.gateway": "10.0.0.254"}),
 		"unpublish, publish-": {{Op: "set-port", Port: "web-1", Options: Options{"publish-": "8080:80"}}},
 	} {
 		if _, err := Apply(d, ops); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+	// Programs get the field, what was given, and what would be right.
+	_, err = Apply(d, set(Options{"ipam.exclude": "10.9.0.0/30"}))
+	if e := (*Error)(nil); !errors.As(err, &e) || e.Path != "bridges[br0].ipam.exclude" || e.Value != "10.9.0.0-10.9.0.3" || e.Allowed != "addresses of 10.0.0.0/24" {
+		t.Errorf("%+v", err)
+	}
 	next, err := Apply(d, []Op{{Op: "set-port", Port: "web-1", Options: Options{"publish+": "8081:81", "publish-": "8080:80"}}})
 	if err != nil || next.Bridge("br0").Port("web-1").Options["publish"] != "8081:81/tcp" {
 		t.Errorf("publish+ and publish-: %v, %v", next.Bridge("br0").Port("web-1"), err)
+	}
+}
+
+// TestBindings judges clashes as looking at each pair of published ports does.
+func TestBindings(t *testing.T) {
+	r := rand.New(rand.NewPCG(7, 9))
+	hosts := []netip.Addr{{}, netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("fd00::1")}
+	for range 2000 {
+		taken := make(bindings)
+		var list []Publish
+		for i := range 12 {
+			p := Publish{Host: hosts[r.IntN(len(hosts))], Port: uint16(1 + r.IntN(3)), Proto: []string{"tcp", "udp"}[r.IntN(2)]}
+			want := slices.ContainsFunc(list, func(q Publish) bool {
+				return p.Port == q.Port && p.Proto == q.Proto && (!p.Host.IsValid() || !q.Host.IsValid() || p.Host == q.Host)
+			})
+			who, clash := taken.add(p, fmt.Sprint(i))
+			if clash != want || clash == (who == "") {
+				t.Fatalf("%v after %v: %q, %v; want %v", p, list, who, clash, want)
+			}
+			if !clash {
+				list = append(list, p)
+			}
+		}
+	}
+}
+
+// hostile are documents of about 2 MiB, an eighth of the most that is read, each of as much
+// as possible of one thing.
+func hostile() map[string]Document {
+	all := make(map[string]Document)
+	plugs := func(name string, bridges, n int, o func(i int) Options) {
+		var d Document
+		for b := range bridges {
+			br := Bridge{Name: fmt.Sprintf("br%04d", b), Options: Options{"ip": fmt.Sprintf("10.%d.0.1/16", b%250)}}
+			for i := range n {
+				options := o(b*n + i)
+				options["container"] = fmt.Sprintf("docker:c%d", b*n+i)
+				br.Ports = append(br.Ports, Port{Name: fmt.Sprintf("p%d", b*n+i), Type: "plug", Options: options})
+			}
+			d.Bridges = append(d.Bridges, br)
+		}
+		all[name] = d
+	}
+	list := func(n int, word func(j int) string) string {
+		words := make([]string, n)
+		for j := range words {
+			words[j] = word(j)
+		}
+		return strings.Join(words, ",")
+	}
+	host := func(x int) string { return fmt.Sprintf("127.%d.%d.%d:1:1", x>>16&255, x>>8&255, x&255) }
+	plugs("one port at many addresses", 1, 350, func(i int) Options {
+		return Options{"ip": "auto", "publish": list(250, func(j int) string { return host(i*250 + j) })}
+	})
+	plugs("the same ports again and again", 1, 350, func(int) Options {
+		return Options{"ip": "auto", "publish": list(250, host)}
+	})
+	plugs("plugs with a port each", 1, 16384, func(i int) Options { return Options{"publish": fmt.Sprintf("%d:1", i+1)} })
+	plugs("published in one list", 1, 8, func(int) Options { return Options{"publish": list(14000, host)} })
+	route := func(i int) string { return fmt.Sprintf("%d.%d.%d.1", i>>16+1, i>>8&255, i&255) }
+	plugs("routes in one list", 1, 8, func(int) Options { return Options{"route": list(24000, route)} })
+	plugs("the same routes", 1, 8, func(int) Options { return Options{"route": list(24000, func(j int) string { return route(j % 64) })} })
+	plugs("the same names", 1, 8, func(int) Options {
+		return Options{"alias": list(60000, func(j int) string { return fmt.Sprintf("a%d", j%16) })}
+	})
+	plugs("the same MAC", 1, 16384, func(int) Options { return Options{"mac": "02:00:00:00:00:01"} })
+	plugs("the same address", 4, 16384, func(int) Options { return Options{"ip": "10.0.0.9/16"} })
+	plugs("the same gateways", 4000, 1, func(int) Options { return Options{"ip": "auto"} })
+	all["excluded"] = Document{}
+	d := Document{}
+	for b := range 8 {
+		d.Bridges = append(d.Bridges, Bridge{Name: fmt.Sprintf("br%d", b), Options: Options{
+			"ip": fmt.Sprintf("10.%d.0.1/16", b), "ipam.exclude": list(20000, func(j int) string { return fmt.Sprintf("172.16.0.%d", min(j, 255)) }),
+		}})
+	}
+	all["excluded"] = d
+	return all
+}
+
+// TestHostilePlugs judges each in a fraction of a second: time grows with what there is, and
+// not with its square, which would be half a minute.
+func TestHostilePlugs(t *testing.T) {
+	for name, d := range hostile() {
+		began := time.Now()
+		err := d.Validate()
+		took := time.Since(began)
+		t.Logf("%s: %v: %.80v", name, took, err)
+		if took > 4*time.Second { // the race detector, and neighbours
+			t.Errorf("%s: judged in %v", name, took)
+		}
 	}
 }
 

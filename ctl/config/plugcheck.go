@@ -12,20 +12,16 @@ import (
 func (d *Document) checkPlugs(r *report) {
 	type seat struct{ container, ifname string }
 	seats := make(map[seat]string) // the path of who has it
-	type hostPort struct {
-		path string
-		Publish
-	}
-	type socket struct {
-		port  uint16
-		proto string
-	}
-	published := make(map[socket][]hostPort)
+	published := make(bindings)
+	hosts := make(hostAddresses)
 	for i := range d.Bridges {
 		b := &d.Bridges[i]
 		b.checkPools(r)
+		hosts.add(b, r)
 		taken := b.ownAddresses()
+		macs := make(map[macKey]string) // the plug that has it
 		pools := b.Pools()
+		reached := b.hasHostAddress()
 		for _, p := range b.Ports {
 			g, ok := p.Plug()
 			if !ok {
@@ -47,25 +43,95 @@ func (d *Document) checkPlugs(r *report) {
 			} else {
 				seats[s] = path
 			}
+			if mac := p.Options["mac"]; mac != "" {
+				key := macKey{p.Options["tag"], mac}
+				if first, ok := macs[key]; ok {
+					r.add(&Error{Path: path + ".mac", Value: mac, Allowed: "a MAC address that no other plug of " + b.Name + " has",
+						Message: fmt.Sprintf("port %s has %s already: give this one another, or unset it and let the switch choose", first, mac)})
+				} else {
+					macs[key] = p.Name
+				}
+			}
 			b.checkAddresses(p, g, path, pools, taken, r)
-			if len(g.Publish) > 0 && !b.hasHostAddress() {
+			if len(g.Publish) > 0 && !reached {
 				r.addf(path+".publish", "the host cannot reach %s: give the bridge an address (set-br %s ip=…)", s.container, b.Name)
 			}
 			if len(g.Publish) > 0 && !p.Options.IsSet("ip") {
 				r.addf(path+".publish", "%s has no address to publish: give the plug an ip", s.container)
 			}
 			for _, pub := range g.Publish {
-				at := socket{pub.Port, pub.Proto}
-				for _, other := range published[at] {
-					if pub.clashes(other.Publish) {
-						r.add(&Error{Path: path + ".publish", Value: pub.String(), Message: fmt.Sprintf(
-							"port %d/%s of the host is published by %s already", pub.Port, pub.Proto, other.path)})
-					}
+				if first, clash := published.add(pub, path); clash && !r.full() {
+					r.add(&Error{Path: path + ".publish", Value: pub.String(), Message: fmt.Sprintf(
+						"port %d/%s of the host is published by %s already", pub.Port, pub.Proto, first)})
 				}
-				published[at] = append(published[at], hostPort{path, pub})
 			}
 		}
 	}
+}
+
+// macKey is a MAC address in one VLAN of a bridge: each VLAN learns for itself.
+type macKey struct{ tag, mac string }
+
+// hostAddresses are those that the document gives to interfaces of the host.
+type hostAddresses map[netip.Addr]hostAddress
+
+type hostAddress struct {
+	path   string // of who has it
+	serves bool   // containers: it is their gateway, or answers their names
+}
+
+// add judges that no two interfaces of the host have one address, where containers are
+// served at it: the host would answer them from either. Addresses of a link are for each
+// link; one that comes without a network is lent from another interface, as those of
+// unnumbered links are; and where there are no containers, whoever has an address twice may
+// have put its interfaces into VRFs.
+func (h hostAddresses) add(b *Bridge, r *report) {
+	each := func(path string, o Options, serves bool) {
+		serves = serves || o["nat"] == "masquerade"
+		for _, p := range o.Prefixes("ip") {
+			a := p.Addr()
+			if p.IsSingleIP() || a.IsLinkLocalUnicast() {
+				continue
+			}
+			first, taken := h[a]
+			switch {
+			case !taken:
+				h[a] = hostAddress{path, serves}
+			case (serves || first.serves) && !r.full():
+				r.add(&Error{Path: path + ".ip", Value: p.String(), Allowed: "an address that no other interface of the host has",
+					Message: fmt.Sprintf("%s has the address %s already: give this one another", first.path, a)})
+			}
+		}
+	}
+	each(bridgePath(b.Name), b.Options, b.servesContainers())
+	for _, p := range b.Ports {
+		if p.Object() == InternalPort {
+			each(portPath(b.Name, p.Name), p.Options, false)
+		}
+	}
+}
+
+func (b *Bridge) servesContainers() bool {
+	return b.Options.IsSet("ipam.subnet") || slices.ContainsFunc(b.Ports, func(p Port) bool { return p.Object() == PlugPort })
+}
+
+// hostsOf says which addresses of a network a host can have, and whether a is one: the first
+// and the last of an IPv4 network are the network itself and everybody (RFC 1122, section
+// 3.2.1.3), but for links between two (RFC 3021).
+func hostsOf(p netip.Prefix, a netip.Addr) (allowed string, why string) {
+	p = p.Masked()
+	if !p.Addr().Is4() || p.Bits() >= 31 {
+		return "", ""
+	}
+	last := lastOf(p)
+	allowed = fmt.Sprintf("%s to %s", p.Addr().Next(), last.Prev())
+	switch a {
+	case p.Addr():
+		why = "the network address"
+	case last:
+		why = "the broadcast address"
+	}
+	return allowed, why
 }
 
 // addressKey is an address in one VLAN of a bridge: two VLANs may both have 10.0.0.5.
@@ -114,6 +180,15 @@ func (b *Bridge) checkAddresses(p Port, g Plug, path string, pools []Pool, taken
 		wrong(p.Options["ip"], "%s has no subnet to take an address of: set-br %[1]s ipam.subnet=…, or ip=…", b.Name)
 	}
 	for _, a := range g.Addresses {
+		if allowed, why := hostsOf(a, a.Addr()); why != "" {
+			r.add(&Error{Path: path + ".ip", Value: a.String(), Allowed: allowed,
+				Message: fmt.Sprintf("%s is %s of %s: want one of %s", a.Addr(), why, a.Masked(), allowed)})
+			continue
+		}
+		if slices.Contains(g.Gateways, a.Addr()) {
+			r.add(&Error{Path: path + ".gateway", Value: a.Addr().String(), Allowed: find("gateway").Allowed(),
+				Message: fmt.Sprintf("%s is the container's own address: want that of its router, or none", a.Addr())})
+		}
 		// A VLAN other than that of the bridge's own address is another network.
 		if q := pool(a.Addr().Is4()); q != nil && p.Options["tag"] == b.Options["tag"] {
 			switch {
@@ -148,6 +223,21 @@ func (b *Bridge) checkPools(r *report) {
 		if !within(a) {
 			r.add(&Error{Path: path + ".ipam.gateway", Value: a.String(), Message: fmt.Sprintf("%s is in no subnet of the bridge: set ipam.subnet or ip", a)})
 		}
+		for _, p := range pools {
+			if allowed, why := hostsOf(p.Subnet, a); why != "" {
+				r.add(&Error{Path: path + ".ipam.gateway", Value: a.String(), Allowed: allowed,
+					Message: fmt.Sprintf("%s is %s of %s: want one of %s", a, why, p.Subnet, allowed)})
+			}
+		}
+	}
+	for _, x := range o.AddrRanges("ipam.exclude") {
+		if !slices.ContainsFunc(pools, func(p Pool) bool { return x.meets(p.Subnet) }) && !r.full() {
+			e := &Error{Path: path + ".ipam.exclude", Value: x.String(), Message: fmt.Sprintf("%s is outside of every subnet of the bridge: set ipam.subnet or ip", x)}
+			if len(pools) > 0 {
+				e.Allowed = "addresses of " + orList(subnetTexts(pools))
+			}
+			r.add(e)
+		}
 	}
 	for _, n := range o.Networks("ipam.range") {
 		if !slices.ContainsFunc(pools, func(p Pool) bool { return p.Subnet.Contains(n.Addr()) && n.Bits() >= p.Subnet.Bits() }) {
@@ -156,6 +246,12 @@ func (b *Bridge) checkPools(r *report) {
 	}
 	if o["nat"] == "masquerade" && !o.IsSet("ip") {
 		r.addf(path+".nat", "masquerade needs an address of the bridge, which is the gateway: set ip")
+	}
+	if o["nat"] == "masquerade" && o.IsSet("ip") && o.IsSet("ipam.subnet") &&
+		!slices.ContainsFunc(o.Prefixes("ip"), func(p netip.Prefix) bool { return within(p.Addr()) }) {
+		subnets := orList(subnetTexts(pools))
+		r.add(&Error{Path: path + ".nat", Value: "masquerade", Allowed: "ip with an address of " + subnets,
+			Message: fmt.Sprintf("the bridge has no address of %s, and cannot be the gateway of its containers: add one to ip", subnets)})
 	}
 	takers := 0
 	for _, p := range b.Ports {
@@ -168,4 +264,11 @@ func (b *Bridge) checkPools(r *report) {
 			}
 		}
 	}
+}
+
+func subnetTexts(pools []Pool) (list []string) {
+	for _, p := range pools {
+		list = append(list, p.Subnet.String())
+	}
+	return list
 }

@@ -22,7 +22,11 @@ func (o *Option) plugValue(v string) (string, *Error) {
 		}
 		return c.String(), nil
 	case Interface:
-		if why := badName(v, maxInterfaceName); why != "" {
+		why := badName(v, maxInterfaceName)
+		if v == "lo" {
+			why = "is the loopback interface, which is there already"
+		}
+		if why != "" {
 			return "", o.wrong(v, why)
 		}
 		return v, nil
@@ -32,12 +36,9 @@ func (o *Option) plugValue(v string) (string, *Error) {
 		}
 		return o.each(v, 2, "address", oneOfEachFamily(readAddress))
 	case RouteList:
-		routes, bad := parseRoutes(v)
+		routes, bad, why := parseRoutes(v)
 		if bad != "" {
-			return "", o.wrong(bad, "is not a route")
-		}
-		if len(routes) > maxRoutes {
-			return "", o.wrong(routes[maxRoutes].String(), fmt.Sprintf("is one more than the %d routes there may be", maxRoutes))
+			return "", o.wrong(bad, why)
 		}
 		return joinTexts(routes), nil
 	case NameList:
@@ -50,9 +51,6 @@ func (o *Option) plugValue(v string) (string, *Error) {
 		all, bad, why := parsePublished(v)
 		if bad != "" {
 			return "", o.wrong(bad, why)
-		}
-		if len(all) > maxPublished {
-			return "", o.wrong(all[maxPublished].String(), fmt.Sprintf("is one more than the %d published ports there may be", maxPublished))
 		}
 		return joinTexts(all), nil
 	}
@@ -78,16 +76,18 @@ func orWords(words []string) string {
 // word's canonical spelling, or what is wrong with it.
 func (o *Option) each(v string, limit int, what string, read func(word string) (text, why string)) (string, *Error) {
 	var list []string
+	had := make(map[string]bool)
 	for _, word := range splitList(v) {
 		text, why := read(word)
 		switch {
 		case why != "":
 			return "", o.wrong(word, why)
-		case slices.Contains(list, text):
+		case had[text]:
 			continue
 		case len(list) == limit:
 			return "", o.wrong(word, fmt.Sprintf("is one more than the %d there may be", limit))
 		}
+		had[text] = true
 		list = append(list, text)
 	}
 	if len(list) == 0 {
@@ -150,26 +150,28 @@ func readRange(word string) (text, why string) {
 	return text, why
 }
 
-// parseRoutes reads routes separated by commas, or says which is wrong.
-func parseRoutes(v string) (list []Route, bad string) {
+// parseRoutes reads routes separated by commas, or says which is wrong and why.
+func parseRoutes(v string) (list []Route, bad, why string) {
+	const notOne = "is not a route"
+	had := make(map[Route]bool)
 	for part := range strings.SplitSeq(v, ",") {
 		words := strings.Fields(part)
 		if len(words) == 0 {
 			continue
 		}
 		if words[0] == "default" {
-			return nil, part // that is gateway's
+			return nil, part, notOne // that is gateway's
 		}
 		p, err := netip.ParsePrefix(words[0])
 		if err != nil {
 			a, err := netip.ParseAddr(words[0])
 			if err != nil || a.Zone() != "" {
-				return nil, part
+				return nil, part, notOne
 			}
 			p = netip.PrefixFrom(a, a.BitLen())
 		}
 		if p != p.Masked() || p.Addr().Is4In6() || p.Bits() == 0 || p.Addr().IsMulticast() {
-			return nil, part
+			return nil, part, notOne
 		}
 		r := Route{Dst: p}
 		switch {
@@ -177,20 +179,25 @@ func parseRoutes(v string) (list []Route, bad string) {
 		case len(words) == 3 && words[1] == "via":
 			via, err := netip.ParseAddr(words[2])
 			if err != nil || via.Is4() != p.Addr().Is4() || via.Is4In6() || via.Zone() != "" || via.IsUnspecified() || via.IsMulticast() {
-				return nil, part
+				return nil, part, notOne
 			}
 			r.Via = via
 		default:
-			return nil, part
+			return nil, part, notOne
 		}
-		if !slices.Contains(list, r) {
-			list = append(list, r)
+		switch {
+		case had[r]:
+			continue
+		case len(list) == maxRoutes:
+			return nil, strings.TrimSpace(part), fmt.Sprintf("is one more than the %d routes there may be", maxRoutes)
 		}
+		had[r] = true
+		list = append(list, r)
 	}
 	if len(list) == 0 && v != "" {
-		return nil, v
+		return nil, v, notOne
 	}
-	return list, ""
+	return list, "", ""
 }
 
 // isLabel takes a label of a host name (RFC 1123, section 2.1), and underscores, which

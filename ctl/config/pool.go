@@ -26,6 +26,18 @@ func (r AddrRange) Contains(a netip.Addr) bool {
 	return r.First.BitLen() == a.BitLen() && r.First.Compare(a) <= 0 && a.Compare(r.Last) <= 0
 }
 
+// meets says whether any address of n is one of the range.
+func (r AddrRange) meets(n netip.Prefix) bool {
+	return r.First.BitLen() == n.Addr().BitLen() && r.First.Compare(lastOf(n)) <= 0 && n.Masked().Addr().Compare(r.Last) <= 0
+}
+
+func (r AddrRange) String() string {
+	if r.First == r.Last {
+		return r.First.String()
+	}
+	return r.First.String() + "-" + r.Last.String()
+}
+
 // AddrRanges reads ranges of addresses, in the order given.
 func (o Options) AddrRanges(name string) (list []AddrRange) {
 	option(name, RangeList)

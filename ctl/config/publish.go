@@ -1,8 +1,8 @@
 package config
 
 import (
+	"fmt"
 	"net/netip"
-	"slices"
 	"strings"
 )
 
@@ -66,13 +66,17 @@ func parsePublish(s string) (p Publish, why string) {
 
 // parsePublished reads a list, or says which is wrong and why.
 func parsePublished(v string) (list []Publish, bad, why string) {
+	taken := make(bindings)
 	for _, word := range splitList(v) {
 		p, why := parsePublish(word)
 		if why != "" {
 			return nil, word, why
 		}
-		if slices.ContainsFunc(list, p.clashes) {
+		if _, clash := taken.add(p, ""); clash {
 			return nil, word, "is a port of the host that is in the list already"
+		}
+		if len(list) == maxPublished {
+			return nil, word, fmt.Sprintf("is one more than the %d published ports there may be", maxPublished)
 		}
 		list = append(list, p)
 	}
@@ -82,7 +86,41 @@ func parsePublished(v string) (list []Publish, bad, why string) {
 	return list, "", ""
 }
 
-// clashes says whether both want the same port of the host.
-func (p Publish) clashes(q Publish) bool {
-	return p.Port == q.Port && p.Proto == q.Proto && (!p.Host.IsValid() || !q.Host.IsValid() || p.Host == q.Host)
+// hostPort is a port of the host at one of its addresses.
+type hostPort struct {
+	host  netip.Addr // the zero Addr is any
+	port  uint16
+	proto string
+}
+
+// bindings are ports of the host that are published, by who has them. A port that is
+// published at any address has an entry for any; one at an address has that one and, being
+// the first, one for some. So an add costs the same however many there are.
+type bindings map[hostPort]string
+
+// someHost stands for the first address at which a port is published: nobody publishes at
+// the unspecified one, which is read as any.
+var someHost = netip.IPv4Unspecified()
+
+// add publishes p, unless somebody has that port of the host, who is returned then.
+func (h bindings) add(p Publish, who string) (first string, clash bool) {
+	atAny, atSome := hostPort{netip.Addr{}, p.Port, p.Proto}, hostPort{someHost, p.Port, p.Proto}
+	if first, clash = h[atAny]; clash {
+		return first, true
+	}
+	if !p.Host.IsValid() {
+		if first, clash = h[atSome]; !clash {
+			h[atAny] = who
+		}
+		return first, clash
+	}
+	at := hostPort{p.Host, p.Port, p.Proto}
+	if first, clash = h[at]; clash {
+		return first, true
+	}
+	h[at] = who
+	if _, there := h[atSome]; !there {
+		h[atSome] = who
+	}
+	return "", false
 }
