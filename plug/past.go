@@ -1,8 +1,10 @@
 package plug
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"reflect"
 	"sync"
 
@@ -15,11 +17,14 @@ import (
 // waited for, one that is gone is unplugged), and what was made for each port (of which
 // what is not wanted any more is taken back).
 //
-// Thread-safety: safe for concurrent use.
+// Thread-safety: safe for concurrent use. What asks never waits for the disk; what changes
+// does, so it is not for callers that hold a lock. Lock order: writing, mu.
 type Past struct {
 	db *bbolt.DB
 
-	mu     sync.Mutex
+	writing sync.Mutex // held over a write, which puts on disk what is in memory by then
+
+	mu     sync.Mutex // guards what follows
 	owners map[string]bool
 	specs  map[string]wire.Spec // by port
 }
@@ -67,22 +72,22 @@ func (p *Past) seen(owner string) bool {
 // waits instead of going.
 func (p *Past) see(owner string) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.owners[owner] {
-		return
-	}
+	known := p.owners[owner]
 	p.owners[owner] = true
-	_ = p.db.Update(func(tx *bbolt.Tx) error { return tx.Bucket(pastBucket).Put([]byte(owner), []byte{1}) })
+	p.mu.Unlock()
+	if !known {
+		p.keep(pastBucket, owner)
+	}
 }
 
 func (p *Past) forget(owner string) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	if !p.owners[owner] {
-		return
-	}
+	known := p.owners[owner]
 	delete(p.owners, owner)
-	_ = p.db.Update(func(tx *bbolt.Tx) error { return tx.Bucket(pastBucket).Delete([]byte(owner)) })
+	p.mu.Unlock()
+	if known {
+		p.keep(pastBucket, owner)
+	}
 }
 
 // made is what was made for a port; nil: nothing is known.
@@ -98,24 +103,89 @@ func (p *Past) made(port string) *wire.Spec {
 // make and unmake remember what was made, as far as the disk lets them.
 func (p *Past) make(port string, s wire.Spec) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	if was, ok := p.specs[port]; ok && reflect.DeepEqual(was, s) {
-		return
-	}
+	was, known := p.specs[port]
 	p.specs[port] = s
-	text, err := json.Marshal(s)
-	if err != nil {
-		return // addresses and names only: cannot happen
+	p.mu.Unlock()
+	if !known || !reflect.DeepEqual(was, s) {
+		p.keep(madeBucket, port)
 	}
-	_ = p.db.Update(func(tx *bbolt.Tx) error { return tx.Bucket(madeBucket).Put([]byte(port), text) })
 }
 
 func (p *Past) unmake(port string) {
 	p.mu.Lock()
+	_, known := p.specs[port]
+	delete(p.specs, port)
+	p.mu.Unlock()
+	if known {
+		p.keep(madeBucket, port)
+	}
+}
+
+// keep puts on disk what is in memory of a key now. Of two that change it at once, the
+// later to come here finds what both did: disk and memory end the same.
+func (p *Past) keep(bucket []byte, key string) {
+	p.writing.Lock()
+	defer p.writing.Unlock()
+	value := p.value(bucket, key)
+	_ = p.db.Update(func(tx *bbolt.Tx) error {
+		if value == nil {
+			return tx.Bucket(bucket).Delete([]byte(key))
+		}
+		return tx.Bucket(bucket).Put([]byte(key), value)
+	})
+}
+
+// value is what is to be on disk of a key; nil is nothing.
+func (p *Past) value(bucket []byte, key string) []byte {
+	p.mu.Lock()
 	defer p.mu.Unlock()
-	if _, ok := p.specs[port]; !ok {
+	if bytes.Equal(bucket, pastBucket) {
+		if p.owners[key] {
+			return []byte{1}
+		}
+		return nil
+	}
+	s, ok := p.specs[key]
+	if !ok {
+		return nil
+	}
+	text, _ := json.Marshal(s) // addresses and names only: cannot fail
+	return text
+}
+
+// Prune forgets the containers that are not among owners, and what was made for ports that
+// are not among ports; and on disk whatever else could not be read, or not be deleted when
+// it was to go.
+func (p *Past) Prune(owners, ports map[string]bool) {
+	p.writing.Lock()
+	defer p.writing.Unlock()
+	p.mu.Lock()
+	maps.DeleteFunc(p.owners, func(owner string, _ bool) bool { return !owners[owner] })
+	maps.DeleteFunc(p.specs, func(port string, _ wire.Spec) bool { return !ports[port] })
+	p.mu.Unlock()
+	type entry struct{ bucket, key []byte }
+	var old []entry
+	_ = p.db.View(func(tx *bbolt.Tx) error {
+		for _, bucket := range [][]byte{pastBucket, madeBucket} {
+			_ = tx.Bucket(bucket).ForEach(func(k, _ []byte) error {
+				if p.value(bucket, string(k)) == nil {
+					old = append(old, entry{bucket, bytes.Clone(k)})
+				}
+				return nil
+			})
+		}
+		return nil
+	})
+	if len(old) == 0 {
 		return
 	}
-	delete(p.specs, port)
-	_ = p.db.Update(func(tx *bbolt.Tx) error { return tx.Bucket(madeBucket).Delete([]byte(port)) })
+	_ = p.db.Update(func(tx *bbolt.Tx) error {
+		for _, e := range old {
+			// Somebody may have put it back in memory: he writes it after us.
+			if err := tx.Bucket(e.bucket).Delete(e.key); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }

@@ -1,0 +1,136 @@
+package plug
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"path/filepath"
+	"reflect"
+	"sync"
+	"testing"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"vswitch/plug/wire"
+)
+
+func pastAt(t *testing.T, path string) *Past {
+	t.Helper()
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{NoSync: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := OpenPast(db)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// again is what is there after a restart.
+func (p *Past) again(t *testing.T) *Past {
+	t.Helper()
+	path := p.db.Path()
+	if err := p.db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return pastAt(t, path)
+}
+
+// TestPastPruned forgets what is not wanted any more, in memory and on disk, and whatever
+// cannot be read.
+func TestPastPruned(t *testing.T) {
+	p := pastAt(t, filepath.Join(t.TempDir(), "db"))
+	for _, name := range []string{"a", "b", "c"} {
+		p.see("docker:" + name + " eth1")
+		p.make(name+"-1", wire.Spec{Host: name})
+	}
+	err := p.db.Update(func(tx *bbolt.Tx) error { return tx.Bucket(madeBucket).Put([]byte("d-1"), []byte("{")) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	p = p.again(t)
+	p.Prune(map[string]bool{"docker:a eth1": true, "docker:new eth1": true}, map[string]bool{"b-1": true, "d-1": true})
+	for range 2 {
+		if !reflect.DeepEqual(p.owners, map[string]bool{"docker:a eth1": true}) || len(p.specs) != 1 || p.made("b-1") == nil || p.made("b-1").Host != "b" {
+			t.Errorf("left are %v and %v", p.owners, p.specs)
+		}
+		p.db.View(func(tx *bbolt.Tx) error {
+			if n := tx.Bucket(madeBucket).Stats().KeyN; n != 1 {
+				t.Errorf("%d records of what was made", n)
+			}
+			return nil
+		})
+		p = p.again(t)
+	}
+	p.Prune(nil, nil)
+	if p = p.again(t); len(p.owners)+len(p.specs) != 0 {
+		t.Errorf("left are %v and %v", p.owners, p.specs)
+	}
+	p.db.Close()
+}
+
+// TestPastAsked answers while the disk does not.
+func TestPastAsked(t *testing.T) {
+	p := pastAt(t, filepath.Join(t.TempDir(), "db"))
+	p.see("a")
+	tx, err := p.db.Begin(true) // until it ends, nobody writes
+	if err != nil {
+		t.Fatal(err)
+	}
+	var changing sync.WaitGroup
+	changing.Go(func() { p.see("b") })
+	changing.Go(func() { p.make("b-1", wire.Spec{Host: "b"}) })
+	answered := make(chan struct{})
+	go func() {
+		for !p.seen("b") || p.made("b-1") == nil { // both wait for the disk now
+		}
+		close(answered)
+	}()
+	select {
+	case <-answered:
+	case <-time.After(5 * time.Second):
+		t.Error("who asks waits for the disk")
+	}
+	tx.Rollback()
+	changing.Wait()
+	<-answered
+	if p = p.again(t); !p.seen("a") || !p.seen("b") || p.made("b-1") == nil {
+		t.Errorf("kept are %v and %v", p.owners, p.specs)
+	}
+	p.db.Close()
+}
+
+// TestPastTogether has many change the same few things at once: on disk is what is in
+// memory in the end.
+func TestPastTogether(t *testing.T) {
+	p := pastAt(t, filepath.Join(t.TempDir(), "db"))
+	var all sync.WaitGroup
+	for g := range 8 {
+		all.Go(func() {
+			r := rand.New(rand.NewPCG(uint64(g), 1))
+			for range 200 {
+				key := fmt.Sprint(r.IntN(4))
+				switch r.IntN(9) {
+				case 0, 1:
+					p.see(key)
+				case 2, 3:
+					p.forget(key)
+				case 4, 5:
+					p.make(key, wire.Spec{Host: key, MTU: r.IntN(3)})
+				case 6, 7:
+					p.unmake(key)
+				default:
+					p.Prune(map[string]bool{key: true}, map[string]bool{key: true})
+				}
+			}
+		})
+	}
+	all.Wait()
+	owners, specs := p.owners, p.specs
+	p = p.again(t)
+	if !reflect.DeepEqual(p.owners, owners) || !reflect.DeepEqual(p.specs, specs) {
+		t.Errorf("on disk are %v and %v; in memory were %v and %v", p.owners, p.specs, owners, specs)
+	}
+	p.db.Close()
+}
