@@ -71,11 +71,33 @@ func netnsAt(path string) (id identity, err error) {
 	if err := unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_INO|unix.STATX_CTIME, &st); err != nil {
 		return id, err
 	}
-	id = identity{dev: uint64(st.Dev_major)<<32 | uint64(st.Dev_minor), ino: st.Ino}
+	return identityOf(&st), nil
+}
+
+func identityOf(st *unix.Statx_t) identity {
+	id := identity{dev: uint64(st.Dev_major)<<32 | uint64(st.Dev_minor), ino: st.Ino}
 	if st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0 { // Linux 5.8
 		id.began = st.Ctime.Sec*1e9 + int64(st.Ctime.Nsec)
 	}
-	return id, nil
+	return id
+}
+
+// mark is what one call tells of a file: no less than its identity does where it is a
+// namespace. The directory of a process has another inode when the process is another one,
+// since procfs counts them up (fs/proc/base.c: proc_pid_make_inode), and may have another
+// one at any time.
+type mark struct {
+	identity
+	mount uint64 // STATX_MNT_ID_UNIQUE, Linux 6.8; before, one that may come again
+}
+
+func markOf(path string) (m mark, ok bool) {
+	var st unix.Statx_t
+	const what = unix.STATX_INO | unix.STATX_CTIME | unix.STATX_MNT_ID | unix.STATX_MNT_ID_UNIQUE
+	if err := unix.Statx(unix.AT_FDCWD, path, unix.AT_NO_AUTOMOUNT|unix.AT_STATX_DONT_SYNC, what, &st); err != nil {
+		return m, false
+	}
+	return mark{identityOf(&st), st.Mnt_id}, true
 }
 
 // procNetNS is the path of a process's network namespace.

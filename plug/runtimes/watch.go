@@ -2,7 +2,9 @@ package runtimes
 
 import (
 	"context"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -22,7 +24,7 @@ const (
 // An engine's events are listened to only while one of its containers is wanted: to connect
 // would start an engine that systemd starts on demand, and keep it running.
 func (r *Runtimes) Watch(ctx context.Context, wanted func() []config.ContainerRef, changed func(config.ContainerRef)) {
-	w := &watch{r: r, news: newNews(), seen: make(map[config.ContainerRef]incarnation), streams: make(map[*engine]context.CancelFunc)}
+	w := newWatch(r)
 	defer w.end()
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
@@ -52,9 +54,13 @@ func (r *Runtimes) Watch(ctx context.Context, wanted func() []config.ContainerRe
 type watch struct {
 	r       *Runtimes
 	news    *news
-	seen    map[config.ContainerRef]incarnation
+	seen    map[config.ContainerRef]sight
 	streams map[*engine]context.CancelFunc // those that run
 	ended   sync.WaitGroup
+}
+
+func newWatch(r *Runtimes) *watch {
+	return &watch{r: r, news: newNews(), seen: make(map[config.ContainerRef]sight), streams: make(map[*engine]context.CancelFunc)}
 }
 
 func (w *watch) end() {
@@ -70,6 +76,13 @@ type incarnation struct {
 	identity
 	pid   int
 	start uint64
+}
+
+// sight is what was seen of a container. The glance was taken first: what changed since is
+// another one the next time.
+type sight struct {
+	glance
+	incarnation
 }
 
 // look starts and stops listening to engines, and looks at what sends no events.
@@ -97,10 +110,14 @@ func (w *watch) look(ctx context.Context, wanted []config.ContainerRef) {
 		}
 		now[ref] = true
 		was, known := w.seen[ref]
-		is := w.r.incarnation(ref)
+		is := sight{glance: w.r.glance(ref, was.pid)}
+		if known && is.glance == was.glance && is.glance != (glance{}) {
+			continue
+		}
+		is.incarnation = w.r.incarnation(ref)
+		w.seen[ref] = is
 		// One that was not looked at before may have changed since its owner looked.
-		if !known || is != was {
-			w.seen[ref] = is
+		if !known || is.incarnation != was.incarnation {
 			w.news.add(change{ref, ""})
 		}
 	}
@@ -130,6 +147,33 @@ func (r *Runtimes) incarnation(ref config.ContainerRef) (is incarnation) {
 		is.start, _ = processStart(is.pid)
 	}
 	return is
+}
+
+// glance is as much of an incarnation as a call or two tell: no two incarnations look the
+// same at a glance, and one may look different each time. The zero one is none.
+type glance struct {
+	process   mark // of a process's directory below /proc
+	namespace mark
+}
+
+// glance looks at ref, or at its process where there is one. A process that has ended has no
+// namespace, so there is no glance of it.
+func (r *Runtimes) glance(ref config.ContainerRef, pid int) (g glance) {
+	var ok bool
+	switch {
+	case ref.Kind == config.NetNSContainer:
+		g.namespace, ok = markOf(filepath.Join(r.netns, ref.Name))
+	case ref.Kind == config.PathContainer:
+		g.namespace, ok = markOf(ref.Name)
+	case pid != 0:
+		if g.namespace, ok = markOf(procNetNS(pid)); ok {
+			g.process, ok = markOf("/proc/" + strconv.Itoa(pid))
+		}
+	}
+	if !ok {
+		return glance{}
+	}
+	return g
 }
 
 // change is news of one container; the zero change of all.
