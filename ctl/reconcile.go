@@ -29,11 +29,11 @@ type reconciler struct {
 	tell     func(api.Event)
 	resyncs  atomic.Uint64 // times that interface events were lost
 	plugs    plugKeeper    // nil: there are no containers
+	follows  atomic.Pointer[following]
 
 	captureDirs, privateDirs []string // capture.FileOptions.Dirs and Except; set before start
 
 	mu      sync.Mutex
-	asked   config.Document       // the last that was applied
 	desired config.Document       // with what meshes and runtimes add
 	links   map[string]ports.Link // this namespace's interfaces, as last seen
 	bridges map[string]*bridgeState
@@ -126,12 +126,16 @@ func (r *reconciler) apply(doc config.Document) {
 	r.applyLocked(doc)
 }
 
-// true is the document that the machine follows, and what it was expanded to: not always
-// what is stored (wentBack).
+// following is what the machine follows: a document, and what it was expanded to. It is not
+// always what is stored (wentBack).
+type following struct{ asked, desired config.Document }
+
+// followed reads it without a lock: who asks what there is must not wait for a long apply.
 func (r *reconciler) followed() (asked, desired config.Document) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.asked, r.desired
+	if f := r.follows.Load(); f != nil {
+		return f.asked, f.desired
+	}
+	return asked, desired
 }
 
 // relistLocked looks at all interfaces anew.
@@ -158,12 +162,13 @@ func (r *reconciler) seenLocked(l ports.Link) ports.Link {
 // applyLocked goes through the document in order of dependence: what must go,
 // bridges, ports, their interfaces, and what refers to ports.
 func (r *reconciler) applyLocked(doc config.Document) {
-	r.asked = doc
+	asked := doc
 	doc = mesh.Expand(doc)
 	if r.plugs != nil {
 		doc = r.plugs.expandLocked(doc)
 	}
 	r.desired = doc
+	r.follows.Store(&following{asked, doc})
 	r.readLocalLocked()
 	clear(r.tunnels.refused) // who edits wants to see it tried
 	want := map[string]wantedPort{}
