@@ -2,18 +2,13 @@ package ctl
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"time"
-
-	"go.etcd.io/bbolt"
-	berrors "go.etcd.io/bbolt/errors"
 
 	"vswitch/ctl/api"
 	"vswitch/ctl/config"
@@ -36,11 +31,8 @@ type PlugOptions struct {
 // plugs is what the daemon has to do with containers. What is kept of it stands in one
 // file, apart from the document: leases, who was there once, what runtimes asked for.
 type plugs struct {
+	*plugBook
 	o         PlugOptions
-	db        *bbolt.DB
-	remove    func() // takes db's file away where it holds for this run only
-	leases    *ipam.Store
-	held      *held.Store
 	runtimes  *runtimes.Runtimes
 	keeper    *plug.Keeper
 	gateways  *gateways
@@ -54,29 +46,16 @@ type plugs struct {
 
 // openPlugs opens what is kept. It makes nothing yet.
 func (d *Daemon) openPlugs(o Options, instance string) error {
-	path := filepath.Join(o.StateDir, "plugs.db")
-	db, remove, err := openBook(path, o.RunDir, d.log)
+	book, err := openPlugBook(filepath.Join(o.StateDir, "plugs.db"), o.RunDir, d.log)
 	if err != nil {
 		return err
 	}
-	p := &plugs{o: o.Plug, db: db, remove: remove, mtus: map[string]int{}, alias: func(port string) string { return ports.Owned(instance, port) }}
-	past, err := plug.OpenPast(db)
-	if err == nil {
-		p.leases, err = ipam.Open(db)
-	}
-	if err == nil {
-		p.held, err = held.Open(db)
-	}
-	if err != nil {
-		db.Close()
-		remove()
-		return fmt.Errorf("%s: %w", path, err)
-	}
-	for _, text := range p.leases.Damaged() {
-		d.log.Warn("a lease cannot be read; its address is not given out", "lease", text)
+	p := &plugs{
+		plugBook: book, o: o.Plug, mtus: map[string]int{},
+		alias: func(port string) string { return ports.Owned(instance, port) },
 	}
 	p.runtimes = runtimes.New(runtimes.Options{Docker: o.Plug.Docker, Podman: o.Plug.Podman, Containerd: o.Plug.Containerd, Log: d.log})
-	p.keeper = plug.New(p.runtimes, p.leases, past, plug.Options{
+	p.keeper = plug.New(p.runtimes, p.leases, p.past, plug.Options{
 		Instance: instance, Grace: o.Plug.Grace, Log: d.log,
 		Hooks: plug.Hooks{Changed: d.plugChanged, Gone: d.plugsGone},
 	})
@@ -84,45 +63,6 @@ func (d *Daemon) openPlugs(o Options, instance string) error {
 	d.plugs = p
 	d.removeUnnamed() // before anybody makes one
 	return nil
-}
-
-// openBook opens the file of leases and attachments. One that is damaged is put aside:
-// what is in it can be found again, but for who had which address. On a disk that cannot
-// be written, a copy in runDir serves for this run: the switch starts all the same.
-func openBook(path, runDir string, log *slog.Logger) (db *bbolt.DB, remove func(), err error) {
-	remove = func() {}
-	open := func(path string) (*bbolt.DB, error) {
-		return bbolt.Open(path, 0o600, &bbolt.Options{Timeout: time.Second})
-	}
-	if db, err = open(path); err == nil {
-		return db, remove, nil
-	}
-	if errors.Is(err, berrors.ErrInvalid) || errors.Is(err, berrors.ErrChecksum) || errors.Is(err, berrors.ErrVersionMismatch) {
-		aside := path + ".damaged"
-		log.Error("the file of leases and attachments cannot be read; it is put aside", "file", aside, "err", err)
-		if err := os.Rename(path, aside); err != nil {
-			return nil, remove, fmt.Errorf("open %s: %w", path, err)
-		}
-		if db, err = open(path); err == nil {
-			return db, remove, nil
-		}
-	}
-	log.Warn("leases and attachments cannot be kept: they hold for this run", "file", path, "err", err)
-	copied := filepath.Join(runDir, "plugs.db")
-	old, readErr := os.ReadFile(path)
-	if readErr != nil && !errors.Is(readErr, os.ErrNotExist) {
-		return nil, remove, fmt.Errorf("read %s: %w", path, readErr)
-	}
-	os.Remove(copied)
-	if len(old) > 0 {
-		if err := os.WriteFile(copied, old, 0o600); err != nil {
-			return nil, remove, fmt.Errorf("copy %s: %w", path, err)
-		}
-	}
-	if db, err = open(copied); err != nil {
-		return nil, remove, fmt.Errorf("open %s: %w", copied, err)
-	}
-	return db, func() { os.Remove(copied) }, nil
 }
 
 // runPlugs keeps plugs until ctx ends.
