@@ -126,11 +126,12 @@ func (k *Keeper) giveBack(owner string, had []ipam.Lease) {
 // which owners stay though there is no plug.
 func (k *Keeper) Collect(keep func(ipam.Lease) bool) {
 	k.mu.Lock()
-	owners := map[string]bool{}
-	for _, p := range k.plugs {
-		owners[p.want.owner()] = true
+	owners, ports := map[string]bool{}, map[string]bool{}
+	for port, p := range k.plugs {
+		owners[p.want.owner()], ports[port] = true, true
 	}
 	k.mu.Unlock()
+	k.past.Prune(owners, ports)
 	for _, l := range k.leases.Leases("") {
 		if owners[l.Owner] || keep(l) {
 			continue
