@@ -128,6 +128,9 @@ func (r *Runtimes) Find(ctx context.Context, word string) (Container, error) {
 	if err != nil {
 		return Container{}, fmt.Errorf("find container %q: %w", word, err)
 	}
+	if pid, ok := processOf(ref); ok {
+		ref = pid
+	}
 	if ref.Kind != "" {
 		return r.findKind(ctx, ref)
 	}
@@ -183,6 +186,20 @@ func (r *Runtimes) findKind(ctx context.Context, ref config.ContainerRef) (Conta
 		return c, err
 	}
 	return r.lookHere(ref)
+}
+
+// processOf is the process that a path below /proc names: as a path it would be the next
+// process's that gets the number.
+func processOf(ref config.ContainerRef) (pid config.ContainerRef, ok bool) {
+	if ref.Kind != config.PathContainer {
+		return ref, false
+	}
+	rest, below := strings.CutPrefix(ref.Name, "/proc/")
+	number, net := strings.CutSuffix(rest, "/ns/net")
+	if !below || !net || number == "" || strings.Trim(number, "0123456789") != "" {
+		return ref, false
+	}
+	return config.ContainerRef{Kind: config.PIDContainer, Name: number}, true
 }
 
 // Look is what a container is like now. The name of a ref is a whole name, or an ID of at
