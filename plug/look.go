@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"vswitch/plug/runtimes"
@@ -187,9 +188,9 @@ func (k *Keeper) absent(p *kept, why error) error {
 		p.gone = time.Now()
 	}
 	k.mu.Unlock()
-	st := State{State: Waiting, Reason: why.Error()}
+	st := State{State: Waiting, Reason: strings.TrimPrefix(why.Error(), "look at "+w.Plug.Container.String()+": ")}
 	if seen {
-		st.State, st.Reason = Going, fmt.Sprintf("%v: it is unplugged %s after it went", why, k.o.Grace)
+		st.State, st.Reason = Going, fmt.Sprintf("%s: it is unplugged %s after it went", st.Reason, k.o.Grace)
 	}
 	k.settle(p, w, st, why)
 	return why
