@@ -92,7 +92,8 @@ func (r *reconciler) fail(p *portState, now time.Time, err error) {
 }
 
 // linksLocked is linkLocked for many ports. Interfaces that went together, as a
-// host's containers do, are let go together.
+// host's containers do, are let go together. Those of the host itself come last: it
+// speaks at once, and an ARP request that finds nobody yet is repeated after a second.
 func (r *reconciler) linksLocked(all []*portState, now time.Time) {
 	var gone []*portState
 	for _, p := range all {
@@ -102,8 +103,12 @@ func (r *reconciler) linksLocked(all []*portState, now time.Time) {
 		}
 	}
 	r.detachTogetherLocked(gone)
-	for _, p := range all {
-		r.linkLocked(p, now)
+	for _, host := range []bool{false, true} {
+		for _, p := range all {
+			if object := p.port.Object(); host == (object == config.LocalPort || object == config.InternalPort) {
+				r.linkLocked(p, now)
+			}
+		}
 	}
 }
 
@@ -115,7 +120,7 @@ func (r *reconciler) linkLocked(p *portState, now time.Time) {
 		r.patchLocked(p)
 		return
 	case p.tunnel != nil:
-		r.tunnelLocked(p, now)
+		r.sw.Together(func() { r.tunnelLocked(p, now) }) // its frames come once its link is known
 		return
 	}
 	l, exists := r.links[p.port.Name]
@@ -247,13 +252,22 @@ func (r *reconciler) attachPacket(p *portState, l ports.Link) error {
 		stop.Close()
 		return err
 	}
-	if err := r.sw.Attach(p.port.Name, d); err != nil {
+	p.link = &l
+	if err := r.look(p); err != nil { // it may have come up just now
+		d.Close()
 		r.rxRings.leave(p)
 		stop.Close()
+		p.link = noLink
 		return err
 	}
-	p.device, p.stop, p.link = d, stop, &l
-	return r.look(p)
+	if err := r.sw.Attach(p.port.Name, d, p.link.Up && p.link.Carrier, p.link.MTU); err != nil {
+		r.rxRings.leave(p)
+		stop.Close()
+		p.link = noLink
+		return err
+	}
+	p.device, p.stop = d, stop
+	return nil
 }
 
 // restopLocked puts a port's stop back, which somebody took away. A port that
@@ -328,6 +342,8 @@ func (r *reconciler) dressLocked(p *portState) error {
 	}
 	want := o.Prefixes("ip")
 	if len(want) > 0 && !l.Up {
+		// The host speaks as soon as it is up, and what answers shall reach it.
+		r.sw.SetLink(p.port.Name, true, l.MTU)
 		if err := ports.Raise(l.Index); err != nil {
 			return fmt.Errorf("bring %s up: %w", l.Name, err)
 		}

@@ -133,10 +133,9 @@ func (x *doctor) exchange(ctx context.Context, finish bool) (arrived int, err er
 		if err != nil {
 			return 0, err
 		}
-		if err := x.sw.Attach(name, device); err != nil {
+		if err := x.sw.Attach(name, device, true, checksumMTU); err != nil {
 			return 0, err
 		}
-		x.sw.SetLink(name, true, checksumMTU)
 	}
 	for _, v6 := range []bool{false, true} {
 		for i := range far {

@@ -66,10 +66,9 @@ func (sinkDevice) Unbind()        {}
 // raise brings a port up.
 func (p *prober) raise(t *testing.T, port string) {
 	t.Helper()
-	if err := p.sw.Attach(port, sinkDevice{}); err != nil {
+	if err := p.sw.Attach(port, sinkDevice{}, true, 1500); err != nil {
 		t.Fatal(err)
 	}
-	p.sw.SetLink(port, true, 1500)
 }
 
 // sent counts what a prober has sent.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -99,6 +100,7 @@ func testKill(t *testing.T, stop string) {
 	live := fmt.Sprintf("vsw.%d.7", os.Getpid())
 	p.h.MustExec("ip", "tuntap", "add", "mode", "tap", "name", live)
 
+	var times []time.Duration
 	for round := range 3 {
 		d.Kill()
 		if _, err := p.h.Link("br0"); err == nil {
@@ -111,9 +113,11 @@ func testKill(t *testing.T, stop string) {
 		answered(t, p.c1, []string{"10.0.0.2", "10.0.0.3", "10.0.0.254"}[round])
 		took := time.Since(begin)
 		t.Logf("%s: from exec to the first answer: %v", stop, took)
-		if took > prompt {
-			t.Errorf("it took %v to be back, want at most %v", took, prompt)
-		}
+		times = append(times, took)
+	}
+	// The median: others may have the machine's cores for a while.
+	if slices.Sort(times); times[1] > time.Second {
+		t.Errorf("it took %v to be back, want at most a second", times)
 	}
 	lab.Eventually(t, patient, func() error { return d.Get("/v1/version", nil) })
 	if _, err := p.h.Link("vsw.4194999.1"); err == nil {
@@ -122,6 +126,12 @@ func testKill(t *testing.T, stop string) {
 	p.h.MustExec("ip", "link", "del", live) // of a process that lives: still there
 	for _, name := range []string{p.c1.Veth, p.c2.Veth, c3.Veth, "vm0", "br0", "int0", "p0", "p1"} {
 		waitPort(t, d, name, api.PortUp)
+	}
+	// The host comes last: its first ARP request shall find everybody.
+	for _, name := range []string{p.c1.Veth, p.c2.Veth, c3.Veth} {
+		if host, port := mustPort(t, d, "br0").Since, mustPort(t, d, name).Since; host.Before(port) {
+			t.Errorf("br0 is up since %v, before %s, which is since %v", host, name, port)
+		}
 	}
 	unchanged(t, "after kill -9 and start", before, p.h)
 	if now := export(d); now != document {

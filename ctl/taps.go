@@ -25,7 +25,7 @@ func (r *reconciler) attachTAP(p *portState) error {
 	if err != nil {
 		return err
 	}
-	if err := r.sw.Attach(p.port.Name, tap); err != nil {
+	if err := r.sw.Attach(p.port.Name, tap, false, 0); err != nil {
 		return err
 	}
 	p.device = tap

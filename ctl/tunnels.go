@@ -266,7 +266,7 @@ func (r *reconciler) attachTunnel(p *portState) error {
 	if err != nil {
 		return err
 	}
-	if err := r.sw.Attach(name, port); err != nil {
+	if err := r.sw.Attach(name, port, false, 0); err != nil {
 		return err
 	}
 	p.device, t.port = port, port

@@ -199,8 +199,7 @@ func (b *bench) port(bridge, name string, c PortConfig) *fake {
 	b.t.Helper()
 	d := newFake(b.t)
 	b.must(b.AddPort(bridge, name, c))
-	b.must(b.Attach(name, d))
-	b.SetLink(name, true, 1500)
+	b.must(b.Attach(name, d, true, 1500))
 	b.devs[name] = d
 	return d
 }

@@ -165,8 +165,11 @@ func sameSet(a, b *VLANSet) bool {
 }
 
 // Attach gives a port its device, which is the switch's from then on, also when
-// it fails. The port forwards once SetLink says that it is up.
-func (s *Switch) Attach(name string, d Device) error {
+// it fails, and tells whether frames may be sent to its interface, and its MTU in
+// bytes, as SetLink does later: were that told only after frames are read from it,
+// what answers the first of them would be dropped, and an ARP request is repeated
+// after a second.
+func (s *Switch) Attach(name string, d Device, up bool, mtu int) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p := s.ports[name]
@@ -176,6 +179,8 @@ func (s *Switch) Attach(name string, d Device) error {
 	}
 	p.device = d
 	p.view = nil
+	p.link.mtu.Store(int32(mtu))
+	p.link.up.Store(up)
 	if _, ok := d.(Bound); ok {
 		s.unbound = append(s.unbound, p)
 	}

@@ -164,12 +164,9 @@ func TestTraceIsBounded(t *testing.T) {
 		for i := range 1000 {
 			name := fmt.Sprint("q", i)
 			b.must(b.AddPort("br0", name, PortConfig{}))
-			b.must(b.Attach(name, keeper{true}))
+			b.must(b.Attach(name, keeper{true}, true, 1500))
 		}
 	})
-	for i := range 1000 {
-		b.SetLink(fmt.Sprint("q", i), true, 1500)
-	}
 	x, err := b.Trace("p", eth(broadcast, mac(1), 50).data, frame.Offload{})
 	b.must(err)
 	if len(x.Left) != dryBounds.frames || len(x.Steps) != dryBounds.steps+1 || x.Steps[dryBounds.steps].Text != "and 1725 more steps and frames like these, which are not listed" {
@@ -283,7 +280,7 @@ func TestAfterClose(t *testing.T) {
 		w.Read(func(*Sighting) {})
 		s.AddBridge("br0", BridgeConfig{FDB: fdb.DefaultLimits()})
 		s.AddPort("br0", "p", PortConfig{})
-		if s.Attach("p", newFake(t)) == nil {
+		if s.Attach("p", newFake(t), true, 1500) == nil {
 			t.Error("a port is attached to a switch that is closed")
 		}
 		if s.Emit("p", frame.Tag{}, make([]byte, 60)) == nil {

@@ -508,12 +508,9 @@ func BenchmarkTrace(bm *testing.B) {
 			b.Together(func() {
 				for i := range ports - 1 {
 					b.must(b.AddPort("br0", fmt.Sprint("q", i), PortConfig{}))
-					b.must(b.Attach(fmt.Sprint("q", i), keeper{true}))
+					b.must(b.Attach(fmt.Sprint("q", i), keeper{true}, true, 1500))
 				}
 			})
-			for i := range ports - 1 {
-				b.SetLink(fmt.Sprint("q", i), true, 1500)
-			}
 			p := eth(broadcast, mac(1), 50)
 			bm.ReportAllocs()
 			for bm.Loop() {

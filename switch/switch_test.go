@@ -362,8 +362,7 @@ func TestComesUpUnderTraffic(t *testing.T) {
 		b.must(b.DelPort("b"))
 		d := newFake(t)
 		d.discard = true
-		b.must(b.Attach("late", d))
-		b.SetLink("late", true, 1500)
+		b.must(b.Attach("late", d, true, 1500))
 		b.must(b.Detach("late"))
 	}
 	b.devs["p0"].again(false)
@@ -375,6 +374,25 @@ func TestComesUpUnderTraffic(t *testing.T) {
 
 // TestPatchLoopsAreBounded cables two bridges many times over: without a bound on
 // all copies together one frame becomes millions.
+// TestAttachUp: what answers the first frame of a new device goes out by it.
+func TestAttachUp(t *testing.T) {
+	b := newBench(t, Options{})
+	p1, late := b.port("br0", "p1", PortConfig{}), newFake(t)
+	b.must(b.AddPort("br0", "late", PortConfig{}))
+	late.give(eth(mac(1), mac(2), 60))
+	b.must(b.Attach("late", late, true, 1500))
+	b.run()
+	if got := p1.take(); len(got) != 1 {
+		t.Fatalf("p1 got %d frames, want 1", len(got))
+	}
+	p1.give(eth(mac(2), mac(1), 60))
+	b.run()
+	if got := late.take(); len(got) != 1 {
+		t.Errorf("late got %d frames, want the answer", len(got))
+	}
+	b.balanced("br0")
+}
+
 func TestPatchLoopsAreBounded(t *testing.T) {
 	b := newBench(t, Options{})
 	b.must(b.AddBridge("br1", BridgeConfig{FDB: fdb.DefaultLimits()}))
@@ -633,7 +651,7 @@ func TestRandomTraffic(t *testing.T) {
 				b.must(b.Detach(name))
 				d = newFake(t)
 				b.devs[name] = d
-				b.must(b.Attach(name, d))
+				b.must(b.Attach(name, d, false, 0))
 			}
 		}
 		for _, d := range b.devs {
@@ -673,8 +691,7 @@ func TestChangeUnderTraffic(t *testing.T) {
 		d := newFake(t)
 		d.discard = true
 		b.must(b.AddPort("br0", name, PortConfig{}))
-		b.must(b.Attach(name, d))
-		b.SetLink(name, true, 1500)
+		b.must(b.Attach(name, d, true, 1500))
 		b.must(b.SetPort("p1", PortConfig{VLAN: VLAN{Mode: Access, Tag: uint16(n % 2)}}))
 		b.must(b.SetMirrors("br0", []MirrorConfig{{Name: "m", All: true, OutVLAN: -1, Sink: &sink{}}}[:n%2]))
 		if _, err := b.FlushFDB("br0", func(e FDBEntry) bool { return e.Port == "p0" }); err != nil {

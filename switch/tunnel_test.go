@@ -76,8 +76,7 @@ func (b *bench) tunnel(name string, e *fakeEndpoint, c PortConfig) *bound {
 	d := &bound{newFake(b.t), -1, e.fd}
 	c.Tunnel = true
 	b.must(b.AddPort("br0", name, c))
-	b.must(b.Attach(name, d))
-	b.SetLink(name, true, 1450)
+	b.must(b.Attach(name, d, true, 1450))
 	return d
 }
 

@@ -120,7 +120,7 @@ const (
 // PortStatus is one port.
 type PortStatus struct {
 	Name     string         `json:"name"`
-	Type     string         `json:"type"` // local, packet, tap, internal, patch, vxlan, gre, geneve
+	Type     string         `json:"type"` // local, packet, tap, internal, plug, patch, vxlan, gre, geneve
 	State    string         `json:"state"`
 	Reason   string         `json:"reason,omitempty"`
 	Since    time.Time      `json:"since"` // of State

@@ -101,14 +101,10 @@ func (b *bench) port(bridge string, p config.Port, l Link) error {
 	if c.Patch {
 		return nil
 	}
-	if err := b.sw.Attach(p.Name, &memory{p.Name, b.sent.note}); err != nil {
-		return err
-	}
 	if o, ok := p.Tunnel(); ok && !o.DF {
 		mtu = 0 // the host may fragment: no limit
 	}
-	b.sw.SetLink(p.Name, isUp(p, l), mtu)
-	return nil
+	return b.sw.Attach(p.Name, &memory{p.Name, b.sent.note}, isUp(p, l), mtu)
 }
 
 // isUp tells whether a port's interface is up where nothing is said: as in the daemon a
