@@ -1,6 +1,8 @@
 package ctl_test
 
 import (
+	"crypto/sha256"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -375,7 +377,8 @@ func TestPlugComesBack(t *testing.T) {
 }
 
 // TestPlugLeftovers collects what a switch that was killed half way left: a pair and a
-// lease whose plug never got into the document.
+// lease whose plug never got into the document, and a pair that has no alias yet; but not
+// the one that another switch of this namespace is making.
 func TestPlugLeftovers(t *testing.T) {
 	g := newPlugGround(t, "ip=10.0.0.1/24")
 	d := g.d
@@ -396,6 +399,16 @@ func TestPlugLeftovers(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(d.StateDir, "desired.yaml"), []byte(doc), 0o644); err != nil {
 		t.Fatal(err)
 	}
+	id, err := os.ReadFile(filepath.Join(d.StateDir, "instance"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for host, instance := range map[string]string{"ours": strings.TrimSpace(string(id)), "another": "0123456789abcdef"} {
+		sum := sha256.Sum256([]byte("vswitch " + instance + " " + host)) // as plug/wire does
+		group := binary.BigEndian.Uint32(sum[:])&(1<<30-1) | 1<<30
+		g.h.MustExec("ip", "link", "add", "name", host, "group", fmt.Sprint(group), "type", "veth", "peer", "name", "eth1", "netns", g.three.Name)
+		g.three.MustExec("ip", "link", "set", "eth1", "name", "of-"+host)
+	}
 	d.Start()
 	lab.Eventually(t, patient, func() error {
 		if got := links(t, g.two); strings.Contains(got, "eth1") {
@@ -406,8 +419,8 @@ func TestPlugLeftovers(t *testing.T) {
 		}
 		return nil
 	})
-	if got := links(t, g.h); !strings.Contains(got, port) || len(got) > len(before)+40 {
-		t.Errorf("the host has %s; it had %s", got, before)
+	if got := links(t, g.h); !strings.Contains(got, port) || len(got) > len(before)+40 || strings.Contains(got, "ours") || !strings.Contains(got, "another") {
+		t.Errorf("the host has %s; it had %s, and two that were half made", got, before)
 	}
 	pings(t, g.one, "10.0.0.1")
 }

@@ -77,22 +77,20 @@ func (d *Daemon) runPlugs(ctx context.Context) {
 	d.forgetPools()
 }
 
-// removeUnnamed removes pairs whose maker was killed before they had an alias of ours.
+// removeUnnamed removes pairs of this switch whose maker was killed before they had their
+// aliases. Another's of the same namespace may be about to get its own.
 func (d *Daemon) removeUnnamed() {
-	left, err := wireroom.Leftovers("")
+	left, err := wireroom.Leftovers(d.plugs.alias)
 	if err != nil {
 		d.log.Warn("it was not looked for pairs that were left half made", "err", err)
 		return
 	}
-	for _, l := range left {
-		if l.Alias != "" {
+	for _, host := range left {
+		if err := wireroom.Unplug(host, d.plugs.alias(host)); err != nil {
+			d.log.Warn("a pair that was left half made could not be removed", "interface", host, "err", err)
 			continue
 		}
-		if err := wireroom.Unplug(l.Name, ""); err != nil {
-			d.log.Warn("a pair that was left half made could not be removed", "interface", l.Name, "err", err)
-			continue
-		}
-		d.log.Info("removed a pair that was left half made", "interface", l.Name)
+		d.log.Info("removed a pair that was left half made", "interface", host)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -137,14 +138,14 @@ func TestMovesToTheNewNamespace(t *testing.T) {
 	g.hasNot(g.c, "eth1")
 }
 
-// Whoever made the pair was killed before it wrote the alias: 0x76737763 says so.
+// Whoever made the pair was killed before it wrote the alias: the group says whose it is.
 func TestUnfinished(t *testing.T) {
 	g := newGround(t)
 	s := spec()
 	unfinish := func() {
 		g.mustPlug(s, nil)
 		g.h.MustExec("ip", "link", "set", "p1", "alias", "")
-		g.h.MustExec("ip", "link", "set", "p1", "group", "0x76737763")
+		g.h.MustExec("ip", "link", "set", "p1", "group", fmt.Sprint(wire.Making(s.Alias)))
 	}
 	unfinish()
 	if p := g.mustPlug(s, nil); !p.Made {
@@ -154,13 +155,39 @@ func TestUnfinished(t *testing.T) {
 		t.Error(err)
 	}
 	unfinish()
-	g.h.Do(func() error {
-		left, err := wire.Leftovers("vswitch test ")
-		if err != nil || len(left) != 1 || left[0].Name != "p1" || left[0].Alias != "" {
-			t.Errorf("leftovers are %v, error %v", left, err)
+	leftovers := func(prefix string) (left []string) {
+		t.Helper()
+		err := g.h.Do(func() (err error) {
+			left, err = wire.Leftovers(func(host string) string { return prefix + host })
+			return err
+		})
+		if err != nil {
+			t.Error(err)
 		}
-		return wire.Unplug(left[0].Name, left[0].Alias)
+		return left
+	}
+
+	// Another daemon of this namespace may be making it at this moment.
+	other := s
+	other.Alias = "vswitch other p1"
+	g.unchanged(func() {
+		if left := leftovers("vswitch other "); len(left) > 0 {
+			t.Errorf("another daemon takes %v for its own", left)
+		}
+		if err := g.h.Do(func() error { return wire.Unplug("p1", other.Alias) }); !errors.Is(err, wire.ErrTaken) {
+			t.Errorf("another daemon unplugs it: %v", err)
+		}
+		if _, err := g.plug(other, nil); !errors.Is(err, wire.ErrTaken) {
+			t.Errorf("another daemon plugs over it: %v", err)
+		}
 	})
+
+	if left := leftovers("vswitch test "); !slices.Equal(left, []string{"p1"}) {
+		t.Errorf("leftovers are %v", left)
+	}
+	if err := g.h.Do(func() error { return wire.Unplug("p1", s.Alias) }); err != nil {
+		t.Error(err)
+	}
 	g.hasNot(g.h, "p1")
 
 	// One that only has no alias is somebody's.
@@ -194,18 +221,20 @@ func TestKilled(t *testing.T) {
 			g.mustPlug(s, nil)
 			g.has(g.c, "address 10.1.0.5/24 on eth1", "route 10.9.0.0/16 via 10.1.0.9 on eth1 metric 0")
 		}
-		g.h.Do(func() error {
-			left, err := wire.Leftovers("vswitch test ")
-			if err != nil {
-				t.Error(err)
-			}
-			for _, l := range left {
-				if err := wire.Unplug(l.Name, l.Alias); err != nil {
-					t.Error(err)
+		if i%2 == 1 { // what has an alias is known by it
+			left := strings.Contains(strings.Join(g.state(g.h), "\n"), " p1 veth ")
+			named := strings.Contains(strings.Join(g.state(g.h), "\n"), strconv.Quote(s.Alias))
+			g.h.Do(func() error {
+				unnamed, err := wire.Leftovers(func(host string) string { return "vswitch test " + host })
+				if err != nil || left && !named && !slices.Equal(unnamed, []string{"p1"}) {
+					t.Errorf("round %d: unnamed are %v, error %v", i, unnamed, err)
 				}
-			}
-			return nil
-		})
+				return nil
+			})
+		}
+		if err := g.h.Do(func() error { return wire.Unplug("p1", s.Alias) }); err != nil {
+			t.Errorf("round %d: %v", i, err)
+		}
 		for _, d := range [][]string{lab.Snapshot(before).Diff(g.state(g.h)), lab.Snapshot(inside).Diff(g.state(g.c))} {
 			if len(d) > 0 {
 				t.Fatalf("round %d: left behind: %v", i, d)

@@ -2,9 +2,10 @@ package wire
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -122,7 +123,7 @@ func (w *work) find() error {
 		w.host, w.peer = l, peer
 	case a.Alias == w.s.Alias:
 		w.stale = l // it leads to a namespace that the container has no more
-	case unfinished(a):
+	case unfinished(a, w.s.Alias):
 		w.stale = l
 	default:
 		return fmt.Errorf("interface %s is somebody else's: %w", w.s.Host, ErrTaken)
@@ -194,20 +195,27 @@ func (w *work) free() error {
 	return nil
 }
 
-// making is the group (IFLA_GROUP) of a host's end that has no alias yet. The kernel takes
-// an alias of an interface that there is and of none that is made by the same request,
-// but a group it takes: so a maker that was killed in between is known, too.
-const making = 0x76737763 // "vswc"
-
 const in6AddrGenModeNone = 1 // IN6_ADDR_GEN_MODE_NONE, linux/if_link.h
 
-// unfinished says whether an interface is such a one.
-func unfinished(a *netlink.LinkAttrs) bool { return a.Alias == "" && a.Group == making }
+// making is the group (IFLA_GROUP) of a host's end that is to have that alias and has none
+// yet. The kernel takes an alias of an interface that there is and of none that is made by
+// the same request, but a group it takes: so the end whose maker was killed in between is
+// known, and is not another daemon's, whose alias for it would be another. Groups that
+// people give are small: bit 30 is set, and 31, the sign of what the kernel keeps, is not.
+func making(alias string) uint32 {
+	sum := sha256.Sum256([]byte(alias))
+	return binary.BigEndian.Uint32(sum[:])&(1<<30-1) | 1<<30
+}
+
+// unfinished says whether an interface is to have that alias and has none yet.
+func unfinished(a *netlink.LinkAttrs, alias string) bool {
+	return a.Alias == "" && a.Group == making(alias)
+}
 
 // make makes the pair, both ends in their places.
 func (w *work) make() error {
 	attrs := netlink.NewLinkAttrs()
-	attrs.Name, attrs.MTU, attrs.Group = w.s.Host, w.s.MTU, making
+	attrs.Name, attrs.MTU, attrs.Group = w.s.Host, w.s.MTU, making(w.s.Alias)
 	veth := netlink.NewVeth(attrs)
 	veth.PeerName, veth.PeerHardwareAddr, veth.PeerMTU = w.s.IfName, w.s.MAC, uint32(w.s.MTU)
 	veth.PeerNamespace = netlink.NsFd(w.n.fd)
@@ -255,7 +263,7 @@ func (w *work) change() error {
 	if err := w.setAlias(); err != nil {
 		return err
 	}
-	if w.host.Attrs().Group == making { // killed between the two
+	if w.host.Attrs().Group == making(w.s.Alias) { // killed between the two
 		if err := netlink.LinkSetGroup(w.host, 0); err != nil {
 			return fmt.Errorf("set group of %s: %w", w.s.Host, err)
 		}
@@ -359,7 +367,7 @@ func Unplug(host, alias string) error {
 	if err != nil {
 		return fmt.Errorf("unplug %s: %w", host, err)
 	}
-	if a := l.Attrs(); l.Type() != "veth" || a.Name != host || a.Alias != alias && !unfinished(a) {
+	if a := l.Attrs(); l.Type() != "veth" || a.Name != host || a.Alias != alias && !unfinished(a, alias) {
 		return fmt.Errorf("unplug %s: the interface is somebody else's: %w", host, ErrTaken)
 	}
 	if err := remove(l); err != nil {
@@ -377,15 +385,9 @@ func remove(l netlink.Link) error {
 	return err
 }
 
-// Leftover is an interface that somebody made by this package.
-type Leftover struct {
-	Name, Alias string
-	Index       int
-}
-
-// Leftovers lists the veth ends of this namespace whose alias begins with prefix, and
-// those whose maker was killed before it gave them one: their Alias is empty.
-func Leftovers(prefix string) ([]Leftover, error) {
+// Leftovers lists the veth ends of this namespace whose maker was killed before it gave them
+// their aliases: what alias says of their names.
+func Leftovers(alias func(host string) string) (hosts []string, err error) {
 	for try := 1; ; try++ {
 		all, err := netlink.LinkList()
 		if errors.Is(err, netlink.ErrDumpInterrupted) && try < dumpTries {
@@ -394,12 +396,11 @@ func Leftovers(prefix string) ([]Leftover, error) {
 		if err != nil {
 			return nil, fmt.Errorf("list interfaces: %w", err)
 		}
-		var list []Leftover
 		for _, l := range all {
-			if a := l.Attrs(); l.Type() == "veth" && (unfinished(a) || a.Alias != "" && strings.HasPrefix(a.Alias, prefix)) {
-				list = append(list, Leftover{Name: a.Name, Alias: a.Alias, Index: a.Index})
+			if a := l.Attrs(); l.Type() == "veth" && unfinished(a, alias(a.Name)) {
+				hosts = append(hosts, a.Name)
 			}
 		}
-		return list, nil
+		return hosts, nil
 	}
 }
