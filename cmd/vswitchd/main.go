@@ -46,6 +46,11 @@ type flags struct {
 	showVersion         bool
 }
 
+// The main thread stays where the daemon was started: it is what /proc/PID/ns/net shows to
+// nsenter and ip netns identify, and /proc/self to the daemon itself. Goroutines that enter
+// containers take other threads.
+func init() { runtime.LockOSThread() }
+
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 
 func run(args []string, stdout, stderr io.Writer) int {

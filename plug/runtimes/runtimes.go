@@ -266,7 +266,7 @@ func (c *Container) settle() error {
 		return nil
 	}
 	c.Running, c.NetNS = true, path
-	if own, err := netnsAt("/proc/self/ns/net"); err == nil && ns.sameNamespace(own) {
+	if own, err := netnsAt("/proc/thread-self/ns/net"); err == nil && ns.sameNamespace(own) {
 		c.Host = true
 	}
 	return nil
