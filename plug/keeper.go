@@ -2,6 +2,7 @@ package plug
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
@@ -53,7 +54,8 @@ type looker interface {
 
 // wires is package wire.
 type wires interface {
-	Plug(path string, s wire.Spec, had *wire.Spec) (wire.Plugged, error)
+	// Plug asks still when the namespace at path is open: whether it is the container's.
+	Plug(path string, still func() bool, s wire.Spec, had *wire.Spec) (wire.Plugged, error)
 	Unplug(host, alias string) error
 	Announce(path, ifname string) error
 }
@@ -118,12 +120,15 @@ func newKeeper(rt looker, w wires, leases *ipam.Store, past *Past, o Options) *K
 // kernel is package wire with paths for open namespaces.
 type kernel struct{}
 
-func (kernel) Plug(path string, s wire.Spec, had *wire.Spec) (wire.Plugged, error) {
+func (kernel) Plug(path string, still func() bool, s wire.Spec, had *wire.Spec) (wire.Plugged, error) {
 	ns, err := wire.Open(path)
 	if err != nil {
 		return wire.Plugged{}, err
 	}
 	defer ns.Close()
+	if !still() {
+		return wire.Plugged{}, fmt.Errorf("%s is another process's: %w", path, wire.ErrNoNamespace)
+	}
 	return wire.Plug(ns, s, had)
 }
 

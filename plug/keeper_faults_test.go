@@ -10,8 +10,10 @@ import (
 	"time"
 
 	"vswitch/ctl/config"
+	"vswitch/internal/lab"
 	"vswitch/plug/ipam"
 	"vswitch/plug/runtimes"
+	"vswitch/plug/wire"
 )
 
 // Faults that a review found, each once.
@@ -200,5 +202,25 @@ func TestHungRuntime(t *testing.T) {
 	k.Forget("blue-1")
 	if p, _ := w.pair("blue-1"); p.Host != "" {
 		t.Error("it is not unplugged")
+	}
+}
+
+// TestAnothersNumber plugs nothing into the namespace of a process that has got the number of
+// the container's since it was looked at.
+func TestAnothersNumber(t *testing.T) {
+	l := lab.New(t)
+	h, other := l.Host("h"), l.Host("other")
+	s := wire.Spec{Host: "p1", Alias: "vswitch test p1", IfName: "eth1", MTU: 1500, MAC: []byte{2, 0, 0, 0, 0, 1}}
+	for _, same := range []bool{false, true} {
+		err := h.Do(func() error {
+			_, err := kernel{}.Plug("/run/netns/"+other.Name, func() bool { return same }, s, nil)
+			return err
+		})
+		if same != (err == nil) || !same && !errors.Is(err, wire.ErrNoNamespace) {
+			t.Errorf("its own: %v; error %v", same, err)
+		}
+		if _, err := other.Link("eth1"); same != (err == nil) {
+			t.Errorf("its own: %v; its interface: %v", same, err)
+		}
 	}
 }

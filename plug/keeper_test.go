@@ -71,7 +71,7 @@ func (w *world) Look(_ context.Context, ref config.ContainerRef) (runtimes.Conta
 	return c, nil
 }
 
-func (w *world) Plug(path string, s wire.Spec, _ *wire.Spec) (wire.Plugged, error) {
+func (w *world) Plug(path string, _ func() bool, s wire.Spec, _ *wire.Spec) (wire.Plugged, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.plugs++

@@ -92,7 +92,7 @@ func (k *Keeper) look(ctx context.Context, p *kept, known *runtimes.Container) e
 	spec, err := k.spec(p, &w)
 	if err == nil {
 		var made wire.Plugged
-		if made, err = k.wires.Plug(c.NetNS, spec, k.past.made(w.Port)); err == nil && made.Made {
+		if made, err = k.wires.Plug(c.NetNS, c.Still, spec, k.past.made(w.Port)); err == nil && made.Made {
 			k.o.Log.Info("plugged in", "container", name, "bridge", w.Bridge, "port", w.Port, "ifname", spec.IfName, "addresses", spec.Addresses)
 		}
 	}

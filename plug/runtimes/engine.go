@@ -174,7 +174,7 @@ func (e *engine) find(ctx context.Context, word string) (Container, error) {
 			c.SharesWith, c.Host = o.Ref, c.Host || o.Host
 			c.Running = c.Running && o.Running
 			if c.Running {
-				c.NetNS = o.NetNS
+				c.NetNS, c.by = o.NetNS, o.by
 			} else {
 				c.PID = 0
 			}

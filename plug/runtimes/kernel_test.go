@@ -1,6 +1,7 @@
 package runtimes
 
 import (
+	"context"
 	"errors"
 	"os"
 	"os/exec"
@@ -201,5 +202,85 @@ func TestIdentityBelowProc(t *testing.T) {
 	b, err2 := netnsAt("/proc/self/ns/net")
 	if err1 != nil || err2 != nil || a != b || a.ino == 0 || a.began != 0 {
 		t.Errorf("%+v, %v; %+v, %v", a, err1, b, err2)
+	}
+}
+
+// TestStill tells a process from the next that has its number.
+func TestStill(t *testing.T) {
+	l := lab.New(t)
+	h := l.Host("a")
+	proc := h.Start("sleep", "1000")
+	rt := alone("/run/netns")
+	var c Container
+	lab.Eventually(t, 10*time.Second, func() (err error) {
+		c, err = rt.Find(t.Context(), "pid:"+strconv.Itoa(proc.PID()))
+		return err
+	})
+	if !c.Still() {
+		t.Error("it is another one at once")
+	}
+	other := c
+	other.by.start++
+	if other.Still() {
+		t.Error("another process of that number is it")
+	}
+	proc.Kill()
+	if c.Still() {
+		t.Error("it has ended, and is there")
+	}
+	if c, err := rt.Find(t.Context(), h.Name); err != nil || !c.Still() {
+		t.Errorf("what has a name is not its name's: %v", err)
+	}
+}
+
+// TestNothingCanBeOpened takes nobody for gone because this process cannot look.
+func TestNothingCanBeOpened(t *testing.T) {
+	l := lab.New(t)
+	h := l.Host("a")
+	proc := h.Start("sleep", "1000")
+	rt := alone("/run/netns")
+	words := []string{"netns:" + h.Name, "/run/netns/" + h.Name, "pid:" + strconv.Itoa(proc.PID())}
+	var refs []config.ContainerRef
+	for _, word := range words {
+		lab.Eventually(t, 10*time.Second, func() error {
+			c, err := rt.Find(t.Context(), word)
+			if err == nil {
+				refs = append(refs, c.Ref)
+			}
+			return err
+		})
+	}
+	// Open files until there can be no more: the next gets EMFILE.
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	small := limit
+	small.Cur = 64
+	var open []int
+	errs := make([]error, len(refs))
+	func() {
+		defer unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &small); err != nil {
+			t.Fatal(err)
+		}
+		for {
+			fd, err := unix.Open("/", unix.O_PATH|unix.O_CLOEXEC, 0)
+			if err != nil {
+				break
+			}
+			open = append(open, fd)
+		}
+		for i, ref := range refs {
+			_, errs[i] = rt.Look(context.Background(), ref)
+		}
+		for _, fd := range open {
+			unix.Close(fd)
+		}
+	}()
+	for i, err := range errs {
+		if !errors.Is(err, ErrNoAnswer) || errors.Is(err, ErrUnknown) {
+			t.Errorf("%s: %v", words[i], err)
+		}
 	}
 }

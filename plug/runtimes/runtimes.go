@@ -25,6 +25,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"vswitch/ctl/config"
 )
 
@@ -51,6 +53,8 @@ type Container struct {
 	SharesWith config.ContainerRef
 	// Host says that it uses the host's own namespace, where nothing can be plugged.
 	Host bool
+
+	by process // by which NetNS is found; the zero process where that is no process's
 }
 
 // Errors that a caller tells apart, with errors.Is. Their messages name container and
@@ -250,6 +254,33 @@ func (c *Container) answersTo(word string) bool {
 	return word == c.Ref.Name || word == c.ID || len(word) >= shortID && strings.HasPrefix(c.ID, word)
 }
 
+// isGone says whether an error of netnsAt is one of what is there, and not one of looking.
+func isGone(err error) bool {
+	for _, e := range []error{errNoNetNS, fs.ErrNotExist, unix.ESRCH, unix.ENOTDIR, unix.ELOOP, unix.ENAMETOOLONG} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// process is one that has, or had, its number since start.
+type process struct {
+	pid   int
+	start uint64
+}
+
+// Still says whether the process by whose number NetNS is found is the one that was looked
+// at. Asked when the namespace is open, it says whose that is: the number of a process that
+// ended may be another container's by now.
+func (c *Container) Still() bool {
+	if c.by.pid == 0 {
+		return true // it is found by its name: it is whose name it is
+	}
+	start, err := processStart(c.by.pid)
+	return err == nil && start == c.by.start
+}
+
 // settle fills in what the kernel knows: whether the process of a running container is
 // still there, and whether it is in a namespace of its own. The error is ErrNoAnswer.
 func (c *Container) settle() error {
@@ -257,13 +288,19 @@ func (c *Container) settle() error {
 	if c.PID > 0 && path == "" {
 		path = procNetNS(c.PID)
 	}
+	if path == procNetNS(c.PID) {
+		c.by.pid = c.PID
+		c.by.start, _ = processStart(c.PID) // before its namespace is looked at, see Still
+	}
 	ns, err := netnsAt(path)
 	switch {
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("%w: the kernel does not say what %s is (needs CAP_SYS_PTRACE): %w", ErrNoAnswer, path, err)
-	case err != nil:
+	case isGone(err):
 		c.Running, c.PID, c.NetNS = false, 0, ""
 		return nil
+	case err != nil: // such as too many open files: that says nothing of the container
+		return fmt.Errorf("%w: look at %s: %w", ErrNoAnswer, path, err)
 	}
 	c.Running, c.NetNS = true, path
 	if own, err := netnsAt("/proc/thread-self/ns/net"); err == nil && ns.sameNamespace(own) {
