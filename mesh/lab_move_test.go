@@ -28,7 +28,7 @@ func TestLabMoves(t *testing.T) {
 		t.Helper()
 		for _, m := range []*member{c, a, b} {
 			start := time.Now()
-			if _, err := m.c[0].Exec("ping", "-n", "-q", "-c", "1", "-W", "1", ip); err != nil {
+			if _, err := m.c[0].Exec("ping", "-n", "-q", "-c", "1", "-W", "5", ip); err != nil { // the first is answered
 				t.Errorf("%s: %s: %v", what, m.c[0].Name, err)
 			}
 			if took := time.Since(start); took > prompt && !raced {
@@ -55,16 +55,19 @@ func TestLabMoves(t *testing.T) {
 		if err := x.Conn().Send(announce(x)); err != nil { // it speaks, once
 			t.Fatal(err)
 		}
+		lab.Eventually(t, patient, func() error {
+			for _, other := range n.hosts {
+				want := m.port("m0")
+				if other == m {
+					want = x.Veth
+				}
+				if at := other.at(t, x.MAC); at != want {
+					return fmt.Errorf("after move %d %s has x behind %q, want %s", i+1, other.name, at, want)
+				}
+			}
+			return nil
+		})
 		reached(fmt.Sprintf("%s to %s", old.Name, m.Host.Name))
-		for _, other := range n.hosts {
-			want := m.port("m0")
-			if other == m {
-				want = x.Veth
-			}
-			if at := other.at(t, x.MAC); at != want {
-				t.Errorf("after move %d %s has x behind %q, want %s", i+1, other.name, at, want)
-			}
-		}
 	}
 	lab.Eventually(t, patient, func() error {
 		if moves := told.Of("mac-moved", ""); len(moves) != 4 {

@@ -218,7 +218,7 @@ func processesIn(path string) (pids []int) {
 // isMounted tells a namespace from the empty file it is mounted on: a half-made
 // one must not match anything.
 func isMounted(st os.FileInfo) bool {
-	own, err := os.Stat("/proc/self/ns/net")
+	own, err := os.Stat("/proc/thread-self/ns/net")
 	if err != nil {
 		return false
 	}
