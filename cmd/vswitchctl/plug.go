@@ -40,7 +40,12 @@ namespace, or a bare name, which is looked up in that order.`,
 			if o == nil {
 				o = config.Options{}
 			}
-			if err := plugAddresses(o, ips, ip6s); err != nil {
+			for _, name := range []string{"container", "type"} {
+				if o.IsSet(name) {
+					return &usageError{fmt.Sprintf("%s=%s: a plug is of type plug, of the CONTAINER that is named first", name, o[name]), cmd}
+				}
+			}
+			if err := plugAddresses(cmd, o, ips, ip6s); err != nil {
 				return err
 			}
 			set := func(name string, words []string, sep string) error {
@@ -82,8 +87,17 @@ namespace, or a bare name, which is looked up in that order.`,
 			}
 			return a.print(res, func() string { return plugLine(res.Plug) })
 		},
-		ValidArgsFunction: a.complete(a.containers, a.bridges, func([]string) []string { return a.optionWords(config.PlugPort, nil) }),
+		ValidArgsFunction: a.complete(a.containers, a.bridges, a.plugOptions),
 	}
+	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		message := err.Error()
+		for theirs, ours := range map[string]string{"--ipaddress": "--ip", "--macaddress": "--mac"} { // ovs-docker's
+			if strings.HasSuffix(message, theirs) {
+				message += "; did you mean " + ours + "?"
+			}
+		}
+		return &usageError{message, cmd}
+	})
 	f := cmd.Flags()
 	f.StringArrayVar(&ips, "ip", nil, "`ADDRESS/LENGTH`, or auto for one of the bridge's subnet; may be given more than once")
 	f.StringArrayVar(&ip6s, "ip6", nil, "IPv6 `ADDRESS/LENGTH`, or auto")
@@ -95,17 +109,26 @@ namespace, or a bare name, which is looked up in that order.`,
 	f.StringVar(flags["alias"], "alias", "", "more `NAMES` of the container on the bridge, separated by commas")
 	f.StringVar(&q.Port, "port", "", "`NAME` of the bridge's port; default: one made from the container's")
 	f.BoolVar(&q.MayExist, "may-exist", false, "no error when it is plugged in already: set the options instead")
+	for name, offered := range map[string][]string{"ip": {"auto"}, "ip6": {"auto"}, "gateway": {"none"},
+		"ifname": nil, "mac": nil, "mtu": nil, "alias": nil, "route": nil, "port": nil} {
+		cmd.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(offered, cobra.ShellCompDirectiveNoFileComp))
+	}
 	return cmd
 }
 
+// plugOptions completes options. Whose plug it is, is an argument.
+func (a *app) plugOptions([]string) []string {
+	return slices.DeleteFunc(a.optionWords(config.PlugPort, nil), func(w string) bool { return w == "container=" })
+}
+
 // plugAddresses puts what --ip and --ip6 say into the option ip.
-func plugAddresses(o config.Options, ips, ip6s []string) error {
+func plugAddresses(cmd *cobra.Command, o config.Options, ips, ip6s []string) error {
 	words := ips
 	for _, w := range ip6s {
 		if w == "auto" {
 			w = "auto6"
 		} else if p, err := netip.ParsePrefix(w); err != nil || p.Addr().Is4() {
-			return &usageError{message: fmt.Sprintf("--ip6 %q: want an IPv6 address with a prefix length, such as fd00::5/64, or auto", w)}
+			return &usageError{fmt.Sprintf("--ip6 %q: want an IPv6 address with a prefix length, such as fd00::5/64, or auto", w), cmd}
 		}
 		words = append(words, w)
 	}
@@ -113,7 +136,7 @@ func plugAddresses(o config.Options, ips, ip6s []string) error {
 		return nil
 	}
 	if o.IsSet("ip") {
-		return &usageError{message: "ip is given as a flag and as an option"}
+		return &usageError{"ip is given as a flag and as an option", cmd}
 	}
 	o["ip"] = strings.Join(words, ",")
 	return nil
@@ -156,6 +179,14 @@ func (a *app) unplug() *cobra.Command {
 	cmd.Flags().StringVar(&q.IfName, "ifname", "", "`NAME` of the interface in the container")
 	cmd.Flags().BoolVar(&q.All, "all", false, "all plugs of the container")
 	cmd.Flags().BoolVar(&q.IfExists, "if-exists", false, "no error when it is not plugged in")
+	cmd.RegisterFlagCompletionFunc("ifname", func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+		return a.fromPlugs(func(p api.PlugStatus) string {
+			if p.Container != arg(args, 0) {
+				return ""
+			}
+			return p.IfName
+		}), cobra.ShellCompDirectiveNoFileComp
+	})
 	return cmd
 }
 
@@ -234,155 +265,6 @@ func pluggedTable(list []api.PlugStatus) string {
 	return t.String()
 }
 
-func (a *app) publish() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "publish BR [HOST:]PORT:CONTAINER:PORT[/udp]",
-		Short: "Let a port of the host lead to a port of a container",
-		Long: `Let a port of the host lead to a port of a container that is plugged into BR: from the host's addresses
-and from localhost. The bridge needs an address (set-br BR ip=…), and the container one on it.`,
-		Example: "  vswitchctl publish br0 8080:web:80\n  vswitchctl publish br0 127.0.0.1:5353:dns:53/udp",
-		Args:    between(2, 2),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.publishing(cmd, args, "publish+")
-		},
-		ValidArgsFunction: a.complete(a.bridges),
-	}
-	return cmd
-}
-
-func (a *app) unpublish() *cobra.Command {
-	return &cobra.Command{
-		Use:     "unpublish BR [HOST:]PORT:CONTAINER:PORT[/udp]",
-		Short:   "Take a published port back",
-		Example: "  vswitchctl unpublish br0 8080:web:80",
-		Args:    between(2, 2),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.publishing(cmd, args, "publish-")
-		},
-		ValidArgsFunction: a.complete(a.bridges),
-	}
-}
-
-// publishing changes what the plug of a container publishes.
-func (a *app) publishing(cmd *cobra.Command, args []string, option string) error {
-	container, pub, err := splitPublish(args[1])
-	if err != nil {
-		return err
-	}
-	c := a.client()
-	defer c.Close()
-	list, err := c.Plugged(cmd.Context(), args[0])
-	if err != nil {
-		return err
-	}
-	var found []api.PlugStatus
-	for _, p := range list {
-		ref, err := config.ParseContainer(p.Container)
-		if p.Owner == "" && (p.Port == container || p.Container == container || err == nil && ref.Short() == container) {
-			found = append(found, p)
-		}
-	}
-	switch len(found) {
-	case 0:
-		return fmt.Errorf("%s is not plugged into %s; plugged lists what is", container, args[0])
-	case 1:
-	default:
-		var ports []string
-		for _, p := range found {
-			ports = append(ports, p.Port)
-		}
-		return fmt.Errorf("%s has %d plugs in %s: name the port instead: %s", container, len(found), args[0], strings.Join(ports, ", "))
-	}
-	if err := a.edit(cmd, config.Op{Op: "set-port", Port: found[0].Port, Options: config.Options{option: pub.String()}}); err != nil {
-		return err
-	}
-	all, err := c.Published(cmd.Context(), args[0])
-	if err != nil {
-		return nil // it was asked for, and is in the document
-	}
-	for _, p := range all {
-		if p.Port == found[0].Port && p.State != "up" {
-			fmt.Fprintln(a.err, clean(p.Host+": "+p.State+": "+p.Reason))
-		}
-	}
-	return nil
-}
-
-// splitPublish reads [HOST:]PORT:CONTAINER:PORT[/udp]. CONTAINER may hold a colon itself
-// (docker:web): what stands before it is digits, or an address and digits.
-func splitPublish(s string) (container string, p config.Publish, err error) {
-	bad := &usageError{message: fmt.Sprintf("%q: want [HOST:]PORT:CONTAINER:PORT[/udp], such as 8080:web:80", s)}
-	rest, to, ok := cutLast(s, ":")
-	if !ok {
-		return "", p, bad
-	}
-	host := ""
-	if strings.HasPrefix(rest, "[") {
-		in, after, ok := strings.Cut(rest, "]:")
-		if !ok {
-			return "", p, bad
-		}
-		host, rest = in+"]:", after
-	} else if word, after, ok := strings.Cut(rest, ":"); ok && strings.Contains(word, ".") {
-		host, rest = word+":", after
-	}
-	port, container, ok := strings.Cut(rest, ":")
-	if !ok || container == "" || strings.Trim(port, "0123456789") != "" {
-		return "", p, bad
-	}
-	p, err = config.ParsePublish(host + port + ":" + to)
-	if err != nil {
-		return "", p, &usageError{message: err.Error()}
-	}
-	return container, p, nil
-}
-
-func cutLast(s, sep string) (before, after string, found bool) {
-	i := strings.LastIndex(s, sep)
-	if i < 0 {
-		return s, "", false
-	}
-	return s[:i], s[i+len(sep):], true
-}
-
-func (a *app) published() *cobra.Command {
-	return &cobra.Command{
-		Use:     "published [BR]",
-		Short:   "List the ports of the host that lead to containers",
-		Example: "  vswitchctl published",
-		Args:    between(0, 1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c := a.client()
-			defer c.Close()
-			list, err := c.Published(cmd.Context(), arg(args, 0))
-			if err != nil {
-				return err
-			}
-			return a.print(list, func() string {
-				if len(list) == 0 {
-					return "nothing is published; vswitchctl publish BR 8080:CONTAINER:80 does it\n"
-				}
-				t := newTable("", "BRIDGE", "HOST", "CONTAINER", "TO", "STATE")
-				for _, p := range list {
-					container, whole := tail(p.Container, nameWidth)
-					to := p.To
-					if to == "" {
-						to = "-"
-					}
-					r := t.add(p.Bridge, p.Host, container, to, stateText(p.State))
-					for _, text := range []string{p.Reason, whole} {
-						if text != "" {
-							r.under = append(r.under, text)
-						}
-					}
-				}
-				return t.String()
-			})
-		},
-		ValidArgsFunction: a.complete(a.bridges),
-	}
-}
-
 func (a *app) leases() *cobra.Command {
 	return &cobra.Command{
 		Use:     "leases [BR]",
@@ -415,13 +297,13 @@ func (a *app) leases() *cobra.Command {
 	}
 }
 
-// fromPlugs lists something of each plug, each once.
+// fromPlugs lists something of each plug, each once, and not what is empty.
 func (a *app) fromPlugs(what func(api.PlugStatus) string) (words []string) {
 	c := api.NewClient(a.socket, completionTimeout)
 	defer c.Close()
 	list, _ := c.Plugged(context.Background(), "")
 	for _, p := range list {
-		if w := what(p); !slices.Contains(words, w) {
+		if w := what(p); w != "" && !slices.Contains(words, w) {
 			words = append(words, w)
 		}
 	}

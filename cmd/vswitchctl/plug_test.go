@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -23,10 +24,13 @@ func dock(t *testing.T) *cli {
 		Plugs: apitest.Plugs{
 			PL: []api.PlugStatus{
 				{Bridge: "br0", Port: "web-3fa91c", Container: "docker:web", IfName: "eth1", State: api.PlugPlugged, Since: at,
-					Addresses: []netip.Prefix{prefix("10.0.0.5/24"), prefix("fd00::5/64")}, MTU: 1450, Names: []string{"web", "www"}},
+					Addresses: []netip.Prefix{prefix("10.0.0.5/24"), prefix("fd00::5/64")}, MTU: 1450, Names: []string{"web", "www"},
+					Options: map[string]any{"container": "docker:web", "ip": "auto", "publish": "8080:80/tcp,127.0.0.1:53:53/udp"}},
 				{Bridge: "br0", Port: "db-11aa22", Container: "podman:db", IfName: "eth0", State: api.PlugWaiting, Reason: "podman:db does not run; it is plugged in when it starts"},
 				{Bridge: "br0", Port: "cni-77aa11", Container: "/run/netns/cni-0e4b1f9a-8f1e-4c58-a0f7-7f1c4f8a1b22", IfName: "eth0", Owner: "cni/pods", State: api.PlugPlugged,
 					Addresses: []netip.Prefix{prefix("10.0.0.9/24")}, MTU: 1500},
+				{Bridge: "br0", Port: "e5d8-5ee5d8", Container: "docker:app", Owner: "docker", State: api.PlugPlugged,
+					Addresses: []netip.Prefix{prefix("10.0.0.7/24")}, MTU: 1500},
 				{Bridge: "br1", Port: "x-123456", Container: "netns:bl\x1b[31mue", IfName: "eth1", State: api.PlugError, Reason: "the container has an interface eth1 already"},
 			},
 			PB: []api.PublishStatus{
@@ -107,8 +111,14 @@ func TestPlugAsks(t *testing.T) {
 	if _, out, errs := c.run("", "plug", "side", "br0"); out != "docker:web eth1 10.0.0.5/24 port web-3fa91c of br0\n" || !strings.Contains(errs, "one plug serves both") {
 		t.Errorf("plug says %q, %q", out, errs)
 	}
-	if _, _, errs := c.run("", "publish", "br0", "8080:web:80"); !strings.Contains(errs, "127.0.0.1:53/udp: error: port 53/udp of the host is in use") {
+	// What was asked for is told of, and nothing else.
+	if _, _, errs := c.run("", "publish", "br0", "127.0.0.1:53:web:53/udp"); errs != "127.0.0.1:53/udp: error: port 53/udp of the host is in use: dnsmasq (process 12) has it\n" {
 		t.Errorf("publish says %q", errs)
+	}
+	for _, line := range []string{"publish br0 8080:web:80", "unpublish br0 8080:web:80"} {
+		if _, _, errs := c.run("", strings.Fields(line)...); errs != "" {
+			t.Errorf("%s says %q", line, errs)
+		}
 	}
 }
 
@@ -123,6 +133,16 @@ func TestPlugMistakes(t *testing.T) {
 		"plug web br0 --ip6 10.0.0.1/24":        {exitUsage, "want an IPv6 address"},
 		"plug web br0 --ip auto ip=10.0.0.1/24": {exitUsage, "ip is given as a flag and as an option"},
 		"plug web br0 --mtu 1400 mtu=1400":      {exitUsage, "mtu is given as a flag and as an option"},
+		"plug web br0 --ip auto ip=auto":        {exitUsage, "usage: vswitchctl plug CONTAINER BR"},
+		"plug web br0 container=docker:db":      {exitUsage, "container=docker:db: a plug is of type plug, of the CONTAINER that is named first"},
+		"plug web br0 type=tap":                 {exitUsage, "type=tap: a plug is of type plug"},
+		"plug web br0 --ipaddress=10.0.0.5/24":  {exitUsage, "unknown flag: --ipaddress; did you mean --ip?"},
+		"plug web br0 --macaddress 02::1":       {exitUsage, "unknown flag: --macaddress; did you mean --mac?"},
+		"plug web br0 --address 10.0.0.5/24":    {exitUsage, "unknown flag: --address\n"},
+		"unpublish br0 8081:web:80":             {exitRefused, "8081:80/tcp of web-3fa91c is not published; what is: 8080:80/tcp, 127.0.0.1:53:53/udp"},
+		"unpublish br0 8081:db:80":              {exitRefused, "8081:80/tcp of db-11aa22 is not published; nothing is"},
+		"publish br0 8080:app:80":               {exitRefused, "app is plugged into br0 by Docker, which publishes its ports, too: docker run -p"},
+		"publish br0 8080:cni-77aa11:80":        {exitRefused, "cni-77aa11 is plugged into br0 by cni/pods, which publishes its ports, too (capability portMappings)"},
 		"publish br0 8080:80":                   {exitUsage, "want [HOST:]PORT:CONTAINER:PORT"},
 		"publish br0 x:web:80":                  {exitUsage, "want [HOST:]PORT:CONTAINER:PORT"},
 		"publish br0 8080:web:80/sctp":          {exitUsage, "protocol other than tcp and udp"},
@@ -133,6 +153,31 @@ func TestPlugMistakes(t *testing.T) {
 		code, _, errs := c.run("", strings.Fields(line)...)
 		if code != want.code || !strings.Contains(errs, want.text) {
 			t.Errorf("%s: exit %d, %q; want %d, %s", line, code, errs, want.code, want.text)
+		}
+	}
+}
+
+// TestPlugCompletes what can be known: words, interfaces of the container, what is published.
+func TestPlugCompletes(t *testing.T) {
+	c := dock(t)
+	for line, want := range map[string]string{
+		"plug web br0 --ip |":                "auto",
+		"plug web br0 --gateway |":           "none",
+		"plug web br0 --mac |":               "",
+		"plug web br0 con|":                  "",
+		"plug web br0 tag|":                  "tag=",
+		"unplug docker:web br0 --ifname |":   "eth1",
+		"unplug docker:other br0 --ifname |": "",
+		"unplug d|":                          "docker:app docker:web",
+		"unpublish br0 |":                    "127.0.0.1:53:web-3fa91c:53/udp 8080:web-3fa91c:80/tcp",
+		"publish br0 |":                      "",
+	} {
+		_, out, errs := c.run("", append([]string{"__complete"}, strings.Split(strings.TrimSuffix(line, "|"), " ")...)...)
+		words := strings.Fields(out)
+		slices.Sort(words)
+		words = slices.DeleteFunc(words, func(w string) bool { return strings.HasPrefix(w, ":") })
+		if got := strings.Join(words, " "); got != want || strings.Contains(out, ":0\n") {
+			t.Errorf("%s completes %q; want %q, and no files\n%s", line, got, want, errs)
 		}
 	}
 }
