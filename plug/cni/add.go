@@ -104,9 +104,10 @@ func (n *network) settled(ctx context.Context, client *api.Client, is api.Attach
 	return is, nil
 }
 
-// undone adds to an error that what was done could not be undone.
+// undone adds to an error that what was done could not be undone. Who says the same both
+// times, such as a plug-in that is missing or cannot read its keys, did nothing.
 func undone(err, undo error) error {
-	if undo == nil {
+	if undo == nil || undo.Error() == err.Error() {
 		return err
 	}
 	return errors.Join(err, fmt.Errorf("and what was done is not undone: %w", undo))
@@ -245,7 +246,7 @@ func (w *wish) result(a *skel.CmdArgs, p *api.PlugStatus, b *config.Bridge, give
 	r.Interfaces = append(r.Interfaces, host, &types100.Interface{Name: a.IfName, Mac: p.MAC, Mtu: p.MTU, Sandbox: a.Netns})
 
 	for _, addr := range p.Addresses {
-		r.IPs = append(r.IPs, &types100.IPConfig{Interface: types100.Int(inside), Address: ipNet(addr), Gateway: gatewayOf(addr, p, b, given)})
+		r.IPs = append(r.IPs, &types100.IPConfig{Interface: types100.Int(inside), Address: ipNet(addr), Gateway: w.gatewayOf(addr, p, b, given)})
 	}
 	for _, hop := range w.led(a, p.Gateways) {
 		r.Routes = append(r.Routes, &types.Route{Dst: ipNet(everywhere(hop)), GW: hop.AsSlice()})
@@ -259,7 +260,7 @@ func (w *wish) result(a *skel.CmdArgs, p *api.PlugStatus, b *config.Bridge, give
 	switch {
 	case !w.dns.IsEmpty():
 		r.DNS = w.dns
-	case len(p.Names) > 0 && r.DNS.IsEmpty():
+	case len(p.Names) > 0 && r.DNS.IsEmpty() && !w.elsewhere(b):
 		// The bridge answers its containers' names, at its own addresses.
 		for _, own := range b.Options.Prefixes("ip") {
 			if slices.ContainsFunc(p.Addresses, func(a netip.Prefix) bool { return a.Masked().Contains(own.Addr()) }) {
@@ -268,6 +269,13 @@ func (w *wish) result(a *skel.CmdArgs, p *api.PlugStatus, b *config.Bridge, give
 		}
 	}
 	return r
+}
+
+// elsewhere says whether the container is in another VLAN than the bridge's own addresses,
+// which it does not reach.
+func (w *wish) elsewhere(b *config.Bridge) bool {
+	vlan := func(o config.Options) string { return strings.TrimPrefix(o["tag"], "0") } // 0 is none
+	return vlan(w.options) != vlan(b.Options)
 }
 
 // led are the next hops of default routes that are there. The bridge's gateway is one only
@@ -284,7 +292,7 @@ func (w *wish) led(a *skel.CmdArgs, hops []netip.Addr) []netip.Addr {
 }
 
 // gatewayOf is the gateway of an address's subnet, whether a route leads there or not.
-func gatewayOf(addr netip.Prefix, p *api.PlugStatus, b *config.Bridge, given *types100.Result) net.IP {
+func (w *wish) gatewayOf(addr netip.Prefix, p *api.PlugStatus, b *config.Bridge, given *types100.Result) net.IP {
 	if given != nil {
 		for _, ip := range given.IPs {
 			if q, ok := prefixOf(ip.Address); ok && q == addr {
@@ -297,6 +305,9 @@ func gatewayOf(addr netip.Prefix, p *api.PlugStatus, b *config.Bridge, given *ty
 		if addr.Masked().Contains(hop) {
 			return hop.AsSlice()
 		}
+	}
+	if w.elsewhere(b) && !b.Options.IsSet("ipam.gateway") {
+		return nil
 	}
 	for _, pool := range b.Pools() {
 		if pool.Subnet == addr.Masked() && pool.Gateway.IsValid() {

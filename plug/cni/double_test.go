@@ -120,7 +120,7 @@ func TestAdd(t *testing.T) {
 	_, netns := sandbox(l, "c1")
 	d, socket := serve(t)
 	for _, spoken := range []string{"0.3.1", "0.4.0", "1.0.0", "1.1.0"} {
-		r := run{command: "ADD", id: "c1", netns: netns, ifname: "eth0", conf: at(socket, spoken, `"vlan":10`)}
+		r := run{command: "ADD", id: "c1", netns: netns, ifname: "eth0", conf: at(socket, spoken, `"vlan":0`)}
 		out := r.ok(t)
 		if has := strings.Contains(string(out), `"mtu": 1450`); has != (spoken == "1.1.0") {
 			t.Errorf("%s: an interface's mtu is there: %v\n%s", spoken, has, out)
@@ -140,12 +140,28 @@ func TestAdd(t *testing.T) {
 	asked := d.Asked()
 	q := of[api.Attachment](asked)
 	if len(q) != 8 || q[0].Owner != "cni/net1" || q[0].Key != "c1/eth0" || q[0].Bridge != "br0" || q[0].NetNS != netns || q[0].IfName != "eth0" ||
-		q[0].Options["tag"] != "10" || q[0].Options["ip"] != "auto" || len(q[0].Options) != 2 {
+		q[0].Options["tag"] != "0" || q[0].Options["ip"] != "auto" || len(q[0].Options) != 2 {
 		t.Errorf("asked for %d, first %+v", len(q), q[0])
 	}
 	if n := len(of[apitest.Detached](asked)); n != 0 {
 		t.Errorf("%d attachments were ended", n)
 	}
+
+	// In a VLAN that the bridge's own addresses are not in, nobody answers at them.
+	d.AttachAnswer.Plug.Gateways = nil
+	for keys, tag := range map[string]any{`"vlan":10`: nil, `"vlan":0`: "10"} {
+		d.S.Bridges[0].Options["tag"] = tag
+		res := run{command: "ADD", id: "c1", netns: netns, ifname: "eth0", conf: at(socket, "1.1.0", keys)}.result(t, "1.1.0")
+		if res.IPs[0].Gateway != nil || res.Routes != nil || !res.DNS.IsEmpty() {
+			t.Errorf("%s of a bridge in VLAN %v: gateway %v, routes %v, resolvers %v; want none", keys, tag, res.IPs[0].Gateway, res.Routes, res.DNS)
+		}
+	}
+	delete(d.S.Bridges[0].Options, "tag")
+	d.S.Bridges[0].Options["ipam.gateway"] = "10.0.0.254" // but a router of that VLAN may
+	if res := (run{command: "ADD", id: "c1", netns: netns, ifname: "eth0", conf: at(socket, "1.1.0", `"vlan":10`)}).result(t, "1.1.0"); res.IPs[0].Gateway.String() != "10.0.0.254" {
+		t.Errorf("gateway %v", res.IPs[0].Gateway)
+	}
+	delete(d.S.Bridges[0].Options, "ipam.gateway")
 
 	// What is not there at this moment may be there at the next.
 	d.AttachAnswer.Plug.State = api.PlugWaiting
@@ -231,7 +247,7 @@ func TestAddFails(t *testing.T) {
 	missing.fails(t, 7, `bridge: there is no "br9": make it with vswitchctl add-br br9`)
 	// No such plug-in.
 	missing.conf = strings.Replace(add.conf, "host-local", "host-locale", 1)
-	missing.fails(t, 999, "host-locale")
+	missing.fails(t, 999, `ipam host-locale: failed to find plugin "host-locale" in path [`+stock+`] `) // and no more: nothing was done
 	// host-local refuses.
 	missing.conf = strings.Replace(add.conf, "10.1.0.0/24", "10.1.0.0/32", 1)
 	missing.fails(t, 999, "ipam host-local")
