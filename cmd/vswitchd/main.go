@@ -148,14 +148,21 @@ func logger(f *flags, w io.Writer) (*slog.Logger, error) {
 	if err := f.LogLevel.UnmarshalText([]byte(f.logLevel)); err != nil {
 		return nil, fmt.Errorf("--log-level %q: want debug, info, warn or error", f.logLevel)
 	}
+	toJournal := leadsToJournal(w, os.Getenv("JOURNAL_STREAM"))
 	o := &slog.HandlerOptions{Level: f.LogLevel}
-	switch f.logFormat {
-	case "text":
-		return slog.New(slog.NewTextHandler(w, o)), nil
-	case "json":
-		return slog.New(slog.NewJSONHandler(w, o)), nil
+	handler := func(w io.Writer) slog.Handler { return slog.NewTextHandler(w, o) }
+	switch {
+	case f.logFormat == "json":
+		handler = func(w io.Writer) slog.Handler { return slog.NewJSONHandler(w, o) }
+	case f.logFormat != "text":
+		return nil, fmt.Errorf("--log-format %q: want text or json", f.logFormat)
+	case toJournal:
+		o.ReplaceAttr = withoutTime
 	}
-	return nil, fmt.Errorf("--log-format %q: want text or json", f.logFormat)
+	if toJournal {
+		return slog.New(newJournal(w, handler)), nil
+	}
+	return slog.New(handler(w)), nil
 }
 
 // serve runs the daemon until ctx ends.
