@@ -1,10 +1,12 @@
 package ctl
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,20 +16,25 @@ import (
 	"vswitch/ctl/api"
 	"vswitch/ctl/config"
 	"vswitch/plug/docker"
+	"vswitch/plug/held"
 	dnsnames "vswitch/plug/names"
 	"vswitch/plug/nat"
 )
 
 // gateways makes bridges gateways of their containers: nftables and DNS follow the
-// document and the plugs. One goroutine does it, since neither must hold up a change.
+// document and the plugs. A goroutine each does it, since neither must hold up a change, nor
+// the firewall, which may wait for iptables' lock, a name that goes with its container.
 //
-// Thread-safety: safe for concurrent use.
+// Thread-safety: safe for concurrent use. Lock order: work, naming, mu.
 type gateways struct {
 	firewall *nat.Firewall
 	dns      *dnsnames.Server
 	log      *slog.Logger
 	state    func() gatewayState
 	wake     chan struct{} // holds one when something changed
+	renamed  chan struct{} // likewise, for the names
+
+	naming sync.Mutex // one at a time sets the names
 
 	work sync.Mutex    // one at a time applies
 	used bool          // there was something to apply; guarded by work, and so is what follows
@@ -50,9 +57,7 @@ type gatewayState struct {
 
 // same says whether the firewall is asked for the same.
 func (s *gatewayState) same(o *gatewayState) bool {
-	return slices.Equal(s.forwards, o.forwards) && slices.EqualFunc(s.gateways, o.gateways, func(a, b nat.Gateway) bool {
-		return a.Interface == b.Interface && a.Masquerade == b.Masquerade && a.Internal == b.Internal && a.Uplink == b.Uplink && slices.Equal(a.Subnets, b.Subnets)
-	})
+	return slices.Equal(s.forwards, o.forwards) && reflect.DeepEqual(s.gateways, o.gateways)
 }
 
 // gatewayCheckEvery is how often it is looked whether somebody took rules away.
@@ -60,14 +65,17 @@ const gatewayCheckEvery = 5 * time.Second
 
 func newGateways(instance, resolvConf string, log *slog.Logger, state func() gatewayState) *gateways {
 	return &gateways{
-		firewall: nat.New(instance, log), dns: dnsnames.New(resolvConf, log), log: log, state: state, wake: make(chan struct{}, 1),
+		firewall: nat.New(instance, log), dns: dnsnames.New(resolvConf, log), log: log, state: state,
+		wake: make(chan struct{}, 1), renamed: make(chan struct{}, 1),
 	}
 }
 
 func (g *gateways) kick() {
-	select {
-	case g.wake <- struct{}{}:
-	default:
+	for _, c := range []chan struct{}{g.renamed, g.wake} {
+		select {
+		case c <- struct{}{}:
+		default:
+		}
 	}
 }
 
@@ -78,6 +86,16 @@ func (g *gateways) run(ctx context.Context) {
 	var watching sync.WaitGroup
 	defer watching.Wait()
 	watching.Go(func() { g.watch(ctx, changed) }) // ended by ctx
+	watching.Go(func() {                          // ended by ctx
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-g.renamed:
+				g.names()
+			}
+		}
+	})
 	for {
 		select {
 		case <-ctx.Done():
@@ -121,8 +139,16 @@ func (g *gateways) watch(ctx context.Context, changed chan<- struct{}) {
 	}
 }
 
+// names makes the name server answer what there is now. What is asked for later is set later.
+func (g *gateways) names() {
+	g.naming.Lock()
+	defer g.naming.Unlock()
+	g.dns.Set(g.state().views)
+}
+
 // apply makes it so.
 func (g *gateways) apply() {
+	g.names()
 	g.work.Lock()
 	defer g.work.Unlock()
 	s := g.state()
@@ -143,7 +169,6 @@ func (g *gateways) apply() {
 	}
 	g.used = g.used || !nothing
 	err = errors.Join(err, g.shield(s.peers))
-	g.dns.Set(s.views)
 	for i := range s.rows {
 		row, at := &s.rows[i], s.forward[i]
 		switch {
@@ -156,7 +181,7 @@ func (g *gateways) apply() {
 			row.State = api.PortUp
 		}
 	}
-	g.note(err)
+	g.note(errors.Join(err, g.firewall.Blocked()))
 	g.mu.Lock()
 	g.published = s.rows
 	g.mu.Unlock()
@@ -226,28 +251,48 @@ func (g *gateways) close() {
 func (d *Daemon) gatewayState() gatewayState {
 	var s gatewayState
 	doc := d.current()
-	internal := docker.Internal(d.plugs.held.List(docker.Owner))
+	items := d.plugs.held.List(docker.Owner)
+	internal, routed := docker.Internal(items), routedByDocker(items)
 	var uplinks map[string]bool
 	uplinks, s.peers = d.reconciler.elsewhere()
 	for i := range doc.Bridges {
 		b := &doc.Bridges[i]
+		view, named := d.viewOf(b)
 		for _, p := range append([]config.Port{b.Local()}, b.Ports...) {
 			if o := p.Object(); o != config.LocalPort && o != config.InternalPort {
 				continue
 			}
 			gw, ok := gatewayOf(p)
 			gw.Internal, gw.Uplink = slices.Contains(internal, p.Name), uplinks[b.Name]
-			if ok && (gw.Masquerade || gw.Internal || d.publishes(b)) {
+			gw.Names = named && p.Name == b.Name
+			if ok && (gw.Masquerade || gw.Internal || slices.Contains(routed, p.Name) || d.publishes(b)) {
 				s.gateways = append(s.gateways, gw)
 			}
 		}
 		d.publishedOf(b, &s)
-		if v, ok := d.viewOf(b); ok {
-			v.Closed = slices.Contains(internal, b.Name)
-			s.views = append(s.views, v)
+		if named {
+			view.Closed = slices.Contains(internal, b.Name)
+			s.views = append(s.views, view)
 		}
 	}
 	return s
+}
+
+// routedByDocker lists the interfaces of the host that were made to be gateways of Docker's
+// networks, also of those that do not masquerade: for an operator's bridge that has an address and
+// no nat, the host forwards what he has it forward.
+func routedByDocker(items []held.Item) (names []string) {
+	for _, i := range items {
+		if i.Makes && i.Options.IsSet("ip") {
+			names = append(names, i.Bridge)
+		}
+		for _, p := range i.Ports {
+			if p.Object() == config.InternalPort && p.Options.IsSet("ip") {
+				names = append(names, p.Name)
+			}
+		}
+	}
+	return names
 }
 
 // elsewhere returns which bridges have a LAN behind them, by a NIC that is no plug, and the
@@ -311,6 +356,9 @@ func (d *Daemon) publishedOf(b *config.Bridge, s *gatewayState) {
 			continue
 		}
 		addrs, _, why := d.addressesOf(p, g)
+		if near := slices.DeleteFunc(slices.Clone(addrs), func(a netip.Addr) bool { return hostSide(b, p, a) == "" }); len(near) > 0 {
+			addrs = near
+		}
 		for _, pub := range g.Publish {
 			host := "*"
 			if pub.Host.IsValid() {
@@ -323,48 +371,53 @@ func (d *Daemon) publishedOf(b *config.Bridge, s *gatewayState) {
 				Bridge: b.Name, Container: g.Container.String(), Port: p.Name,
 				Host: host + ":" + strconv.Itoa(int(pub.Port)) + "/" + pub.Proto, State: api.PortWaiting, Reason: why,
 			}
-			to, ok := reachable(addrs, pub.Host)
-			if !ok {
+			to := reachable(addrs, pub.Host)
+			if len(to) == 0 {
 				if row.Reason == "" {
 					row.Reason = "the container has no address of that family"
 				}
 				s.rows, s.forward = append(s.rows, row), append(s.forward, -1)
-				continue
 			}
-			row.To = netip.AddrPortFrom(to, pub.To).String()
-			s.rows, s.forward = append(s.rows, row), append(s.forward, len(s.forwards))
-			s.forwards = append(s.forwards, nat.Forward{
-				Host: pub.Host, Port: pub.Port, Proto: pub.Proto, To: netip.AddrPortFrom(to, pub.To), Interface: hostSide(b, p, to),
-			})
+			for _, a := range to {
+				row.To = netip.AddrPortFrom(a, pub.To).String()
+				s.rows, s.forward = append(s.rows, row), append(s.forward, len(s.forwards))
+				s.forwards = append(s.forwards, nat.Forward{
+					Host: pub.Host, Port: pub.Port, Proto: pub.Proto, To: netip.AddrPortFrom(a, pub.To),
+					Interface: cmp.Or(hostSide(b, p, a), b.Name),
+				})
+			}
 		}
 	}
 }
 
-// reachable chooses the container's address that a port of the host leads to: one of the
-// family that host names, IPv4 before IPv6 where it names none.
-func reachable(addrs []netip.Addr, host netip.Addr) (netip.Addr, bool) {
+// reachable chooses the container's addresses that a port of the host leads to: one of each
+// family that the port has, which is that of host, or both where it names none.
+func reachable(addrs []netip.Addr, host netip.Addr) (to []netip.Addr) {
 	for _, v4 := range []bool{true, false} {
 		if host.IsValid() && host.Is4() != v4 {
 			continue
 		}
-		for _, a := range addrs {
-			if a.Is4() == v4 {
-				return a, true
-			}
+		if i := slices.IndexFunc(addrs, func(a netip.Addr) bool { return a.Is4() == v4 }); i >= 0 {
+			to = append(to, addrs[i])
 		}
 	}
-	return netip.Addr{}, false
+	return to
 }
 
-// hostSide is the interface of the host through which a container is reached.
+// hostSide is the interface of the host in whose subnet a container is, or "".
 func hostSide(b *config.Bridge, p config.Port, to netip.Addr) string {
+	has := func(o config.Options) bool {
+		return slices.ContainsFunc(o.Prefixes("ip"), func(n netip.Prefix) bool { return n.Masked().Contains(to) })
+	}
 	for _, q := range b.Ports {
-		if q.Object() == config.InternalPort && q.Options["tag"] == p.Options["tag"] &&
-			slices.ContainsFunc(q.Options.Prefixes("ip"), func(n netip.Prefix) bool { return n.Masked().Contains(to) }) {
+		if q.Object() == config.InternalPort && q.Options["tag"] == p.Options["tag"] && has(q.Options) {
 			return q.Name
 		}
 	}
-	return b.Name
+	if has(b.Options) {
+		return b.Name
+	}
+	return ""
 }
 
 // viewOf is what the name server answers on a bridge.

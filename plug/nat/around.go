@@ -1,7 +1,6 @@
 package nat
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -9,7 +8,6 @@ import (
 	"strings"
 
 	"github.com/google/nftables"
-	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 )
 
@@ -36,16 +34,7 @@ const dockerChain = "DOCKER-USER"
 // surroundings is what of others' rules matters to us.
 type surroundings struct {
 	docker []*xtables      // where Docker's chain is
-	drops  []droppingChain // base chains that forward nothing by default
-}
-
-// droppingChain is somebody's chain at the forward hook.
-type droppingChain struct {
-	table    string // with its family, as nft(8) says it
-	chain    string
-	v4, v6   bool
-	mentions func(ifname string) bool // a rule names the interface
-	advice   string                   // with %[1]s for the interface
+	drops  []droppingChain // base chains that drop by default
 }
 
 // lookAround reads the host's rules; ours is the table of that name. It runs no program
@@ -94,93 +83,10 @@ func (s *surroundings) lookAtLegacy() error {
 		}
 		if x.there {
 			s.docker = append(s.docker, x)
-			continue
 		}
-		if slices.Contains(x.rules, "-P FORWARD DROP") {
-			s.drops = append(s.drops, droppingChain{
-				table: x.program() + " filter", chain: "FORWARD", v4: !v6, v6: v6, mentions: x.mentions, advice: x.advice(),
-			})
-		}
+		s.drops = append(s.drops, x.droppingLegacy()...)
 	}
 	return nil
-}
-
-// dropping says whether a chain forwards nothing by default, and is not Docker's.
-func (s *surroundings) dropping(c *nftables.Conn, all []*nftables.Chain, ch *nftables.Chain, ours string) (droppingChain, bool) {
-	t := ch.Table
-	families := map[nftables.TableFamily]string{nftables.TableFamilyIPv4: "ip", nftables.TableFamilyIPv6: "ip6", nftables.TableFamilyINet: "inet"}
-	if families[t.Family] == "" || t.Family == nftables.TableFamilyINet && t.Name == ours {
-		return droppingChain{}, false
-	}
-	if ch.Type != nftables.ChainTypeFilter || ch.Hooknum == nil || *ch.Hooknum != *nftables.ChainHookForward {
-		return droppingChain{}, false
-	}
-	// firewalld's policy is to accept; its last rule rejects.
-	firewalld := t.Name == "firewalld" && ch.Name == "filter_FORWARD"
-	if !firewalld && (ch.Policy == nil || *ch.Policy != nftables.ChainPolicyDrop) {
-		return droppingChain{}, false
-	}
-	v4, v6 := t.Family != nftables.TableFamilyIPv6, t.Family != nftables.TableFamilyIPv4
-	if t.Name == "filter" && slices.ContainsFunc(s.docker, func(x *xtables) bool { return !x.legacy && x.v6 == v6 && v4 != v6 }) {
-		return droppingChain{}, false
-	}
-	d := droppingChain{table: families[t.Family] + " " + t.Name, chain: ch.Name, v4: v4, v6: v6}
-	switch {
-	case firewalld:
-		d.advice = "firewall-cmd --zone=trusted --add-interface=%[1]s"
-	case slices.ContainsFunc(all, func(a *nftables.Chain) bool {
-		return a.Table.Family == t.Family && a.Table.Name == t.Name && strings.HasPrefix(a.Name, "ufw")
-	}):
-		d.advice = "ufw route allow in on %[1]s; ufw route allow out on %[1]s"
-	}
-	names := compared(c, all, t)
-	d.mentions = func(ifname string) bool { return names[ifname] }
-	return d, true
-}
-
-// compared collects what the rules of a table compare anything with, as text: among it are
-// interfaces' names. Whoever wrote a rule about an interface has thought of it.
-func compared(c *nftables.Conn, all []*nftables.Chain, t *nftables.Table) map[string]bool {
-	texts := map[string]bool{}
-	for _, ch := range all {
-		if ch.Table.Family != t.Family || ch.Table.Name != t.Name {
-			continue
-		}
-		rules, err := c.GetRules(t, ch)
-		if err != nil {
-			continue // an expression that nobody here knows
-		}
-		for _, r := range rules {
-			for _, e := range r.Exprs {
-				if is, ok := e.(*expr.Cmp); ok {
-					texts[string(bytes.TrimRight(is.Data, "\x00"))] = true
-				}
-			}
-		}
-	}
-	return texts
-}
-
-// blocked says, by interface, for which gateways a foreign firewall forwards nothing.
-func (s *surroundings) blocked(gateways []Gateway) map[string]error {
-	why := map[string]error{}
-	for _, g := range gateways {
-		if g.Internal {
-			continue
-		}
-		v4, v6 := families([]Gateway{g})
-		for _, d := range s.drops {
-			if why[g.Interface] != nil || !(v4 && d.v4 || v6 && d.v6) || d.mentions(g.Interface) {
-				continue
-			}
-			advice := fmt.Sprintf("let it accept what comes in by %[1]s and what goes out by %[1]s", g.Interface)
-			if d.advice != "" {
-				advice += " (" + fmt.Sprintf(d.advice, g.Interface) + ")"
-			}
-			why[g.Interface] = fmt.Errorf("%w (chain %s of table %s), and has no rule for %s: %s", ErrBlocked, d.chain, d.table, g.Interface, advice)
-		}
-	}
-	return why
 }
 
 // dockerBridges lists the bridges that Docker isolates: its own chains name each, those of

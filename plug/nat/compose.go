@@ -20,7 +20,6 @@ const (
 	setMasquerade  = "masqueraded"
 	setInternal    = "internal"
 	setClosed      = "closed"
-	setIsolated    = "isolated"
 	setDocker      = "docker-bridges"
 	setPeers4      = "tunnels4"
 	setPeers6      = "tunnels6"
@@ -73,9 +72,8 @@ func compose(table string, gateways []Gateway, serving map[claimKey]target, peer
 		rule{"internal: nothing comes from elsewhere", seq(out(setInternal), drop)},
 		rule{"answers", seq(ctHas(expr.CtKeySTATE, expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), accept)},
 		rule{"what is published", seq(ctHas(expr.CtKeySTATUS, statusDNAT), accept)},
-		rule{"networks are isolated from each other", seq(in(setGateways), out(setIsolated), drop)},
-		rule{"and from Docker's", seq(in(setGateways), out(setDocker), drop)},
-		rule{"nothing new comes in", seq(out(setMasquerade), drop)},
+		rule{"nothing new comes in, nor from other networks", seq(out(setMasquerade), drop)},
+		rule{"Docker's networks are isolated from ours, too", seq(in(setGateways), out(setDocker), drop)},
 	)
 	leaving := []rule{{
 		"published, asked for by the host itself: the container answers the gateway",
@@ -117,7 +115,6 @@ func (p *page) addSets(gateways []Gateway, serving map[claimKey]target) {
 	masq := set{name: setMasquerade, key: typeName, comment: "gateways whose containers have the host's address elsewhere"}
 	internal := set{name: setInternal, key: typeName, comment: "gateways whose containers know nobody elsewhere"}
 	closed := set{name: setClosed, key: typeName, comment: "gateways whose containers are the only ones there"}
-	isolated := set{name: setIsolated, key: typeName, comment: "gateways that are not others' way out"}
 	bridges := set{name: setDocker, key: typeName, comment: "bridges that Docker isolates"}
 	for _, g := range gateways {
 		key := ifkey(g.Interface)
@@ -125,9 +122,6 @@ func (p *page) addSets(gateways []Gateway, serving map[claimKey]target) {
 		itself.put(slices.Concat(key, key), nil)
 		if g.closed() {
 			closed.put(key, nil)
-		}
-		if !g.Uplink {
-			isolated.put(key, nil)
 		}
 		switch {
 		case g.Internal:
@@ -156,7 +150,7 @@ func (p *page) addSets(gateways []Gateway, serving map[claimKey]target) {
 		to := serving[k].to
 		s.put(slices.Concat(k.host.AsSlice(), []byte{k.proto, 0, 0, 0}, portKey(k.port)), slices.Concat(to.Addr().AsSlice(), portKey(to.Port())))
 	}
-	p.sets = []set{all, itself, masq, internal, closed, isolated, bridges, any4, at4, any6, at6}
+	p.sets = []set{all, itself, masq, internal, closed, bridges, any4, at4, any6, at6}
 }
 
 // teb is what stands in a GRE header where UDP has its destination port: Transparent Ethernet

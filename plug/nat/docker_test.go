@@ -1,7 +1,6 @@
 package nat
 
 import (
-	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -193,67 +192,5 @@ func (g *ground) silentFromInside() {
 	g.t.Helper()
 	if _, err := ask(g.r1.Namespace, "tcp", "192.0.2.9:80", 100*time.Millisecond); err == nil {
 		g.t.Error("a gateway without Apply forwards")
-	}
-}
-
-// Somebody's own firewall is nobody's to change: it is told about.
-func TestForeignFirewall(t *testing.T) {
-	for _, test := range []struct {
-		name          string
-		drop, allow   []string
-		chain, advice string
-	}{
-		{"iptables", []string{"iptables -P FORWARD DROP", "iptables -N ufw-user-forward"}, []string{"iptables -A FORWARD -i red -j ACCEPT", "iptables -A FORWARD -o red -j ACCEPT"},
-			"chain FORWARD of table ip filter", "ufw route allow in on red; ufw route allow out on red"},
-		{"legacy", []string{"iptables-legacy -P FORWARD DROP"}, []string{"iptables-legacy -A FORWARD -i red -j ACCEPT", "iptables-legacy -A FORWARD -o red -j ACCEPT"},
-			"chain FORWARD of table iptables-legacy filter", "let it accept"},
-		{"nftables", []string{"nft add table inet mine", "nft add chain inet mine away { type filter hook forward priority 0; policy drop; }"},
-			[]string{`nft add rule inet mine away iifname red accept`, `nft add rule inet mine away oifname red accept`},
-			"chain away of table inet mine", "let it accept"},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			g := newGround(t)
-			g.serve(g.r1.Namespace, 80)
-			run := func(commands []string) (err error) {
-				for _, c := range commands {
-					if _, err = g.host.Exec(strings.Fields(c)...); err != nil {
-						return err
-					}
-				}
-				return nil
-			}
-			if err := run(test.drop); err != nil {
-				if test.name == "legacy" {
-					t.Logf("this kernel has no legacy tables: %v", err)
-					return
-				}
-				t.Fatal(err)
-			}
-			before := g.ruleset()
-			status := g.apply([]Gateway{red}, forward("", 8080, "tcp", "10.1.0.2:80", "red"))
-			for _, want := range []string{test.chain, test.advice, "red"} {
-				if !strings.Contains(status[0].Err, want) {
-					t.Errorf("the status is %q, without %q", status[0].Err, want)
-				}
-			}
-			err := g.host.Do(func() error { _, err := g.wall.Check(); return err })
-			if !errors.Is(err, ErrBlocked) {
-				t.Errorf("check: %v", err)
-			}
-			g.silent(g.out.Namespace, "192.0.2.1:8080")
-			if after := g.ruleset(); after != before {
-				t.Errorf("others' rules were\n%s\nand are\n%s", before, after)
-			}
-			if err := run(test.allow); err != nil {
-				t.Fatal(err)
-			}
-			if g.check() {
-				t.Error("something is missing")
-			}
-			g.reaches(g.out.Namespace, "tcp", "192.0.2.1:8080", outside4)
-			if s := g.wall.Statuses(); s[0].Err != "" {
-				t.Errorf("the status is %q", s[0].Err)
-			}
-		})
 	}
 }

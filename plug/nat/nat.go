@@ -44,13 +44,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Gateway is an interface of the host that is the gateway of its subnets.
+// Gateway is an interface of the host that is the gateway of its subnets. One that neither
+// masquerades nor is internal is routed: whoever knows the way reaches its containers, those
+// of other gateways too, since nothing keeps anybody else away.
 type Gateway struct {
 	Interface  string
 	Subnets    []netip.Prefix // masked
 	Masquerade bool           // what leaves for elsewhere has the host's address; nothing new comes in but what is published
 	Internal   bool           // nothing goes from here to elsewhere, nor comes from there
 	Uplink     bool           // a LAN is behind it, too: others' way out, where routers and strangers are
+	Names      bool           // the host answers questions for names there, at port 53
 }
 
 // closed says that nobody is behind the gateway but its containers: no router, and nobody
@@ -86,8 +89,9 @@ const (
 	maxPeers    = 1 << 14
 )
 
-// ErrBlocked says that a firewall of the host's own drops what gateways forward.
-var ErrBlocked = errors.New("the host's firewall drops what is forwarded")
+// ErrBlocked says that a firewall of the host's own drops what gateways forward, or questions for
+// names.
+var ErrBlocked = errors.New("the host's firewall drops")
 
 // Firewall is the table.
 //
@@ -108,9 +112,9 @@ type Firewall struct {
 	localnet []localnet          // what we opened to loopback addresses
 	gen      uint32              // nftables' generation at which all was well
 	genKnown bool
-	clean    bool             // nothing of ours is anywhere
-	tookOver bool             // a killed process's leavings have been looked at
-	blocked  map[string]error // by interface: a foreign firewall
+	clean    bool       // nothing of ours is anywhere
+	tookOver bool       // a killed process's leavings have been looked at
+	blocked  []obstacle // what a foreign firewall drops
 }
 
 // New makes nothing yet. The instance tells this daemon's table from others'. A table that a
@@ -225,7 +229,7 @@ func (f *Firewall) applyLocked() error {
 		return err
 	}
 	f.forgetLocked()
-	f.blocked = others.blocked(f.gateways)
+	f.blocked = others.obstacles(f.gateways)
 	return errors.Join(unknown, others.accept(f.name, f.gateways))
 }
 
@@ -273,28 +277,33 @@ func (f *Firewall) takeOverLocked() error {
 func (f *Firewall) statusLocked() []Status {
 	all := slices.Clone(f.status)
 	for i := range all {
-		if err := f.blocked[all[i].Interface]; all[i].Err == "" && err != nil {
-			all[i].Err = err.Error()
+		at := slices.IndexFunc(f.blocked, func(o obstacle) bool { return o.ifname == all[i].Interface && o.published })
+		if at >= 0 && all[i].Err == "" {
+			all[i].Err = f.blocked[at].err.Error()
 		}
 	}
 	return all
 }
 
-// blockedLocked is ErrBlocked, or nil.
+// Blocked is what foreign firewalls drop as far as is known: ErrBlocked, or nil.
+func (f *Firewall) Blocked() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.blockedLocked()
+}
+
 func (f *Firewall) blockedLocked() error {
 	var all []error
-	for _, g := range f.gateways {
-		if err := f.blocked[g.Interface]; err != nil {
-			all = append(all, err)
-		}
+	for _, o := range f.blocked {
+		all = append(all, o.err)
 	}
 	return errors.Join(all...)
 }
 
 // Check puts back what somebody took away (the table was flushed, Docker was restarted and made
 // its chain anew), and says whether something was missing. It tries again to have ports
-// that were in use: see Statuses. The error is ErrBlocked where all is well with us, but the
-// host's firewall drops what gateways forward; it says what to allow.
+// that were in use: see Statuses. The error is ErrBlocked where all is well with us, but not
+// with the host's firewall; it says what to allow.
 func (f *Firewall) Check() (bool, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -340,7 +349,7 @@ func (f *Firewall) missingLocked() (bool, error) {
 	if !slices.Equal(others.dockerBridges(), f.page.docker) {
 		return false, f.applyLocked() // not missing: Docker has another network
 	}
-	f.blocked = others.blocked(f.gateways)
+	f.blocked = others.obstacles(f.gateways)
 	f.gen, f.genKnown = gen, true
 	return false, nil
 }

@@ -69,10 +69,13 @@ func (g *ground) noPing(from *lab.Namespace, to string) error {
 	return nil
 }
 
+// A network that does not masquerade is open to whoever knows the way: other networks too, as
+// Docker's routed ones are since 28, and whether or not it publishes a port besides.
 func TestRouted(t *testing.T) {
 	g := newGround(t)
 	g.serve(g.out.Namespace, 80)
 	g.serve(g.r1.Namespace, 80)
+	g.serve(g.b1.Namespace, 80)
 	g.knowsTheWay()
 	routed := red
 	routed.Masquerade = false
@@ -81,6 +84,16 @@ func TestRouted(t *testing.T) {
 		g.reaches(g.r1.Namespace, proto, "192.0.2.9:80", "10.1.0.2")
 		g.reaches(g.out.Namespace, proto, "10.1.0.2:80", outside4)
 		g.reaches(g.out.Namespace, proto, "[fd01::2]:80", outside6)
+		g.reaches(g.b1.Namespace, proto, "10.1.0.2:80", "10.1.0.1") // masqueraded
+		g.reaches(g.b1.Namespace, proto, "[fd01::2]:80", "fd01::1")
+	}
+	g.silent(g.r1.Namespace, "10.2.0.2:80", "[fd02::2]:80")
+	other := blue
+	other.Masquerade = false
+	g.served([]Gateway{routed, other}, forward("", 8080, "tcp", "10.2.0.2:80", "blue"))
+	for _, proto := range protocols {
+		g.reaches(g.r1.Namespace, proto, "10.2.0.2:80", "10.1.0.2")
+		g.reaches(g.b1.Namespace, proto, "[fd01::2]:80", "fd02::2")
 	}
 }
 

@@ -45,8 +45,13 @@ func TestReadDockersTable(t *testing.T) {
 	}; !slices.Equal(got, want) {
 		t.Errorf("ours are %q, want %q", got, want)
 	}
-	if !x.mentions("red") || x.mentions("re") || x.mentions("blue") {
-		t.Error("it is not known which interfaces rules name")
+	for name, want := range map[string]bool{"red": true, "green": true, "re": false, "blue": false} {
+		if got := x.compared("FORWARD").about(Gateway{Interface: name}, false); got != want {
+			t.Errorf("that rules name %s is %t", name, got)
+		}
+	}
+	if x.compared("INPUT").about(Gateway{Interface: "red"}, true) {
+		t.Error("rules of one chain are taken for those of another")
 	}
 	// Docker 28 has its bridges in a chain of their own.
 	x.read("-N DOCKER-USER\n-A DOCKER-BRIDGE -o docker0 -j DOCKER\n-A DOCKER-CT -o docker0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT")
@@ -59,6 +64,32 @@ func TestReadDockersTable(t *testing.T) {
 		"-A DOCKER-INTERNAL ! -s 172.19.0.0/16 -o br-2 -j DROP\n-A DOCKER -o\n-A DOCKER")
 	if got := s.dockerBridges(); !slices.Equal(got, []string{"br-1", "br-2"}) {
 		t.Errorf("Docker's bridges are %q", got)
+	}
+}
+
+// What INPUT lets through is known by interface, subnet, or the port of questions for names.
+func TestLegacyComparisons(t *testing.T) {
+	for rule, want := range map[string]bool{
+		"-A INPUT -i red -j ACCEPT":                                   true,
+		"-A INPUT -i re+ -j ACCEPT":                                   true,
+		"-A INPUT -i red2 -j ACCEPT":                                  false,
+		"-A INPUT -s 10.1.0.0/24 -j ACCEPT":                           true,
+		"-A INPUT -s 10.2.0.0/24 -j ACCEPT":                           false,
+		"-A INPUT -p udp -m udp --dport 53 -j ACCEPT":                 true,
+		"-A INPUT -p udp -m multiport --dports 22,50:60 -j ACCEPT":    true,
+		"-A INPUT -p udp -m udp --dport 5353 -j ACCEPT":               false,
+		"-A FORWARD -i red -j ACCEPT":                                 false,
+		"-A INPUT -j mine\n-A mine -g yours\n-A yours -i red -j DROP": true,
+	} {
+		x := &xtables{legacy: true}
+		x.read("-P INPUT DROP\n-N ufw-x\n" + rule)
+		drops := x.droppingLegacy()
+		if len(drops) != 1 || !drops[0].input || drops[0].advice != adviceUFWInput {
+			t.Fatalf("what drops is %+v", drops)
+		}
+		if got := drops[0].mentions(red); got != want {
+			t.Errorf("%s: that it is about red is %t", rule, got)
+		}
 	}
 }
 
@@ -169,7 +200,7 @@ func FuzzReadTable(f *testing.F) {
 			}
 		}
 		s.accepted("m", []Gateway{red})
-		x.mentions("red")
+		x.compared("FORWARD").about(red, true)
 	})
 }
 

@@ -235,16 +235,3 @@ func (x *xtables) insert(r string) error {
 	_, err = x.run(append([]string{"-I", dockerChain, fmt.Sprint(at + 1)}, args...)...)
 	return err
 }
-
-func (x *xtables) mentions(ifname string) bool {
-	return slices.ContainsFunc(x.rules, func(r string) bool {
-		return strings.Contains(r, "-i "+ifname+" ") || strings.Contains(r, "-o "+ifname+" ")
-	})
-}
-
-func (x *xtables) advice() string {
-	if slices.ContainsFunc(x.rules, func(r string) bool { return strings.HasPrefix(r, "-N ufw") }) {
-		return "ufw route allow in on %[1]s; ufw route allow out on %[1]s"
-	}
-	return ""
-}
