@@ -196,11 +196,12 @@ func (r *reconciler) uplinksLocked(now time.Time) {
 func (r *reconciler) takeLocked(p, local *portState, x *uplinkPort, now time.Time) error {
 	u := &r.uplinks
 	nic, to := end{p.link.Index, p.port.Name}, end{local.link.Index, local.port.Name}
-	addresses, err := addressesOn(nic.index)
+	all, err := everyAddressOn(nic.index)
 	if err != nil {
 		return err
 	}
-	routes, err := routesBy(nic.index, addresses)
+	addresses := movable(all)
+	routes, err := routesBy(nic.index, all)
 	if err != nil {
 		return err
 	}
@@ -210,22 +211,26 @@ func (r *reconciler) takeLocked(p, local *portState, x *uplinkPort, now time.Tim
 	here := old != nil && (x.local == to.index || u.has(to.index, old)) // the local port has what moved before
 	if old != nil && old.Boot == u.boot {
 		kept := r.stillLocked(old, to.index, here, now)
-		for _, a := range kept.Addresses {
-			if !slices.ContainsFunc(addresses, func(b hostAddress) bool {
-				return a.Prefix == b.Prefix || !here && a.Prefix.Addr().Is4() == b.Prefix.Addr().Is4()
-			}) {
-				rec.Addresses = append(rec.Addresses, a)
-				lost.Addresses = append(lost.Addresses, a)
+		if !here {
+			lost = kept.missing(addresses, routes)
+		} else {
+			// What the NIC got is more; the local port has the rest.
+			for _, a := range kept.Addresses {
+				if !slices.ContainsFunc(addresses, func(b hostAddress) bool { return a.Prefix == b.Prefix }) {
+					lost.Addresses = append(lost.Addresses, a)
+				}
+			}
+			for _, g := range kept.Routes {
+				if !slices.ContainsFunc(routes, func(h hostRoute) bool { return g.key == h.key }) {
+					lost.Routes = append(lost.Routes, g)
+				}
 			}
 		}
-		for _, g := range kept.Routes {
-			if !slices.ContainsFunc(routes, func(h hostRoute) bool {
-				return g.Text == h.Text || !here && g.Words[0] == h.Words[0]
-			}) {
-				rec.Routes = append(rec.Routes, g)
-				lost.Routes = append(lost.Routes, g)
-			}
+		for i := range lost.Routes {
+			lost.Routes[i].rehome(old.Index, nic.index)
 		}
+		rec.Addresses = append(rec.Addresses, lost.Addresses...)
+		rec.Routes = append(rec.Routes, lost.Routes...)
 	}
 	u.records[p.port.Name] = rec
 	fail := func(err error) error {
@@ -251,13 +256,16 @@ func (r *reconciler) takeLocked(p, local *portState, x *uplinkPort, now time.Tim
 	}
 	if !here || !was || !u.has(to.index, rec) {
 		// Of what was remembered, as much as can be.
-		for i := range lost.Addresses {
-			if err := lost.Addresses[i].add(to.index, to.name, nic.name); err != nil {
+		for _, a := range inOrder(lost.Addresses) {
+			if err := a.add(to.index, to.name, nic.name); err != nil {
 				r.log.Warn("uplink: a remembered address is not back", "err", err)
 			}
 		}
+		if err := contest(lost.Routes, to.index); err != nil {
+			r.log.Warn("uplink: other interfaces' routes are not known", "err", err)
+		}
 		for i := range lost.Routes {
-			if err := lost.Routes[i].set(old.Index, to.index); err != nil {
+			if err := lost.Routes[i].set(nic.index, nic.index, to.index); err != nil {
 				r.log.Warn("uplink: a remembered route is not back", "err", err)
 			}
 		}
@@ -351,35 +359,31 @@ func (r *reconciler) giveBackLocked(rec *uplinkRecord) {
 	still := r.stillLocked(rec, local.Index, local.Index != 0, now)
 	delete(u.records, rec.Port)
 	defer u.storeLater()
-	nic, exists, err := ports.LinkByName(rec.Port)
 	if rec.Boot != u.boot || len(still.Addresses) == 0 {
 		return
 	}
-	var failed []error
-	if err == nil && !exists {
-		err = fmt.Errorf("interface %s does not exist", rec.Port)
-	}
-	failed = append(failed, err)
-	to, from := end{nic.Index, rec.Port}, end{local.Index, rec.Bridge}
-	if local.Index == 0 {
-		// The NIC may have got others meanwhile, and those win.
-		there, err := addressesOn(to.index)
+	nic, err := nicOf(rec)
+	exists := err == nil
+	failed := []error{err}
+	to, from := end{nic.Index, nic.Name}, end{local.Index, rec.Bridge}
+	if exists && local.Index == 0 {
+		there, err := everyAddressOn(to.index)
 		failed = append(failed, err)
-		have := func(v4 bool) bool {
-			return slices.ContainsFunc(there, func(b hostAddress) bool { return b.Prefix.Addr().Is4() == v4 })
-		}
-		still.Addresses = slices.DeleteFunc(still.Addresses, func(a hostAddress) bool { return have(a.Prefix.Addr().Is4()) })
-		still.Routes = slices.DeleteFunc(still.Routes, func(g hostRoute) bool { return have(g.isIPv4()) })
+		routes, err := routesBy(to.index, there)
+		failed = append(failed, err)
+		lost := still.missing(movable(there), routes)
+		still.Addresses, still.Routes = lost.Addresses, lost.Routes
 	}
 	if exists {
 		if !nic.Up {
 			failed = append(failed, ports.Raise(nic.Index))
 		}
-		for i := range still.Addresses {
-			failed = append(failed, still.Addresses[i].add(to.index, to.name, rec.Port))
+		for _, a := range inOrder(still.Addresses) {
+			failed = append(failed, a.add(to.index, to.name, rec.Port))
 		}
+		failed = append(failed, contest(still.Routes, from.index))
 		for i := range still.Routes {
-			failed = append(failed, still.Routes[i].set(rec.Index, to.index))
+			failed = append(failed, still.Routes[i].set(rec.Index, from.index, to.index))
 		}
 	}
 	if from.index != 0 {
@@ -395,8 +399,24 @@ func (r *reconciler) giveBackLocked(rec *uplinkRecord) {
 	if err := errors.Join(failed...); err != nil {
 		r.log.Warn("not all addresses could be given back", "port", rec.Port, "err", err)
 	} else {
-		r.log.Info("addresses are back", "port", rec.Port, "addresses", still.list())
+		r.log.Info("addresses are back", "interface", nic.Name, "addresses", still.list())
 	}
+}
+
+// nicOf finds the interface that a record's addresses came from, under another name if somebody
+// renamed it meanwhile.
+func nicOf(rec *uplinkRecord) (ports.Link, error) {
+	l, exists, err := ports.LinkByName(rec.Port)
+	if err != nil || exists {
+		return l, err
+	}
+	all, err := ports.Links()
+	for _, l := range all {
+		if l.Index == rec.Index && l.MAC.String() == rec.MAC {
+			return l, nil
+		}
+	}
+	return l, errors.Join(err, fmt.Errorf("interface %s does not exist", rec.Port))
 }
 
 // pinLocked tells a port with macnat which addresses are the host's.

@@ -228,6 +228,28 @@ func TestUplinkUnwanted(t *testing.T) {
 		t.Errorf("the file is still there: %v", err)
 	}
 
+	// Killed in the middle of a move back: the NIC has one address of two, and a name of udev's.
+	u.a.MustExec("ip", "addr", "add", "192.0.2.2/24", "dev", "eth1")
+	u.a.MustExec("ip", "route", "add", "default", "via", "192.0.2.9", "dev", "eth1")
+	two := stackOf(u.a, "eth1")
+	u.d.Ctl("add-port", "br0", "eth1", "--take-addresses")
+	stackIs(t, "two addresses", u.a, "br0", two)
+	u.d.Kill()
+	u.a.MustExec("ip", "addr", "add", "192.0.2.1/24", "brd", "+", "dev", "eth1")
+	u.d.Start()
+	stackIs(t, "one address of two", u.a, "br0", two)
+	u.a.MustExec("ip", "link", "set", "eth1", "down")
+	u.a.MustExec("ip", "link", "set", "eth1", "name", "lan0")
+	waitPort(t, u.d, "eth1", "waiting", "does not exist")
+	u.d.Ctl("del-port", "eth1")
+	stackIs(t, "renamed", u.a, "lan0", two)
+	u.a.MustExec("ip", "link", "set", "lan0", "down")
+	u.a.MustExec("ip", "link", "set", "lan0", "name", "eth1")
+	u.a.MustExec("ip", "link", "set", "eth1", "up")
+	u.a.MustExec("ip", "addr", "flush", "dev", "eth1", "scope", "global")
+	u.a.MustExec("ip", "addr", "add", "192.0.2.1/24", "brd", "+", "dev", "eth1")
+	u.a.MustExec("ip", "addr", "add", "2001:db8::1/64", "dev", "eth1", "nodad")
+
 	// Somebody set the NIC up anew while nobody was there: that counts, IPv6 is remembered.
 	u.d.Ctl("add-port", "br0", "eth1", "--take-addresses")
 	u.d.Kill()
@@ -302,7 +324,7 @@ func TestUplinkWithoutAddresses(t *testing.T) {
 	if err := u.a.Ping("192.0.2.9"); err != nil {
 		t.Error(err)
 	}
-	u.a.MustExec("ip", "addr", "add", "192.0.2.1/24", "dev", "eth1")
+	u.a.MustExec("ip", "addr", "add", "192.0.2.1/24", "brd", "+", "dev", "eth1")
 	lab.Eventually(t, patient, func() error { return has(strings.Join(stackOf(u.a, "br0"), "\n"), "192.0.2.1/24") })
 	if err := u.a.Ping("192.0.2.9"); err != nil {
 		t.Error(err)

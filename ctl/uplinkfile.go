@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -37,6 +38,29 @@ const (
 	maxUplinks    = 256
 	maxUplinkWhat = 4096 // addresses of one, and routes
 )
+
+// missing is what an interface with these addresses and routes lacks of the record. One that got
+// another address of the family meanwhile was set up anew, and lacks nothing of it; one that has
+// some of the record's alone was left by a move that was cut short.
+func (rec *uplinkRecord) missing(addresses []hostAddress, routes []hostRoute) (lost uplinkRecord) {
+	among := func(all []hostAddress, a hostAddress) bool {
+		return slices.ContainsFunc(all, func(b hostAddress) bool { return a.Prefix == b.Prefix })
+	}
+	anew := func(v4 bool) bool {
+		return slices.ContainsFunc(addresses, func(a hostAddress) bool { return a.Prefix.Addr().Is4() == v4 && !among(rec.Addresses, a) })
+	}
+	for _, a := range rec.Addresses {
+		if !among(addresses, a) && !anew(a.Prefix.Addr().Is4()) {
+			lost.Addresses = append(lost.Addresses, a)
+		}
+	}
+	for _, g := range rec.Routes {
+		if !anew(g.isIPv4()) && !slices.ContainsFunc(routes, func(h hostRoute) bool { return g.key == h.key }) {
+			lost.Routes = append(lost.Routes, g)
+		}
+	}
+	return lost
+}
 
 func (rec *uplinkRecord) mac() net.HardwareAddr {
 	m, err := net.ParseMAC(rec.MAC)
@@ -85,12 +109,14 @@ func parseUplinks(b []byte) ([]uplinkRecord, error) {
 			if !ok {
 				return nil, fmt.Errorf("uplink %s: address %d cannot be read", rec.Port, j+1)
 			}
-			a.Prefix = read.Prefix
+			a.Prefix, a.peer = read.Prefix, read.peer
 		}
 		for j := range rec.Routes {
-			if _, ok := readRoute(rec.Routes[j].Words); !ok {
+			read, ok := readRoute(rec.Routes[j].Words)
+			if !ok {
 				return nil, fmt.Errorf("uplink %s: route %d cannot be read", rec.Port, j+1)
 			}
+			rec.Routes[j].key = read.key
 		}
 	}
 	return all, nil

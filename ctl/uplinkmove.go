@@ -25,13 +25,7 @@ type hostAddress struct {
 	Preferred uint32       `json:"preferred"` // seconds left; forever
 	Valid     uint32       `json:"valid"`     // seconds left; forever
 	Words     []byte       `json:"words"`
-}
-
-// hostRoute is a route that goes by an interface.
-type hostRoute struct {
-	Text    string `json:"route"`             // for people
-	Expires uint32 `json:"expires,omitempty"` // seconds left; 0: never
-	Words   []byte `json:"words"`
+	peer      netip.Prefix // the other end's, where there is one
 }
 
 // forever is a lifetime without an end (INFINITY_LIFE_TIME).
@@ -42,10 +36,10 @@ const (
 	rtaExpires = 23
 	rtaNhID    = 30
 	rtnhLen    = 8 // struct rtnexthop
+	rtnhOnlink = 4
 
 	// What of an address's flags is asked for; the rest is the kernel's to say.
 	askedFlags = unix.IFA_F_NODAD | unix.IFA_F_HOMEADDRESS | unix.IFA_F_MANAGETEMPADDR | unix.IFA_F_NOPREFIXROUTE | unix.IFA_F_MCAUTOJOIN
-	rtnhOnlink = 4
 )
 
 // maxWords bounds what is believed of a state file, in bytes.
@@ -119,9 +113,12 @@ func tell(what uint16, flags int, words []byte) error {
 // addressesOn lists an interface's addresses that others may reach it by.
 func addressesOn(index int) ([]hostAddress, error) {
 	all, err := everyAddressOn(index)
-	return slices.DeleteFunc(all, func(a hostAddress) bool {
-		return a.Words[3] >= unix.RT_SCOPE_LINK || a.Prefix.Addr().IsLinkLocalUnicast()
-	}), err
+	return movable(all), err
+}
+
+// movable leaves link-local addresses out, which every interface has its own of.
+func movable(all []hostAddress) []hostAddress {
+	return slices.DeleteFunc(slices.Clone(all), func(a hostAddress) bool { return a.Prefix.Addr().IsLinkLocalUnicast() })
 }
 
 // everyAddressOn has link-local ones, too.
@@ -174,16 +171,20 @@ func readAddress(words []byte) (a hostAddress, ok bool) {
 		return a, false
 	}
 	a.Prefix = netip.PrefixFrom(own, int(words[1]))
+	if peer.IsValid() && peer != own && peer.BitLen() == own.BitLen() {
+		a.peer = netip.PrefixFrom(peer, int(words[1]))
+	}
 	return a, true
 }
 
 // wordsFor says the address of an interface, which was called was. Duplicate address detection
-// would make an IPv6 address useless for a second: quiet does without.
+// would make an IPv6 address useless for a second: quiet does without, but for one that did not
+// pass it yet.
 func (a *hostAddress) wordsFor(index int, name, was string, quiet bool) []byte {
 	b := slices.Clone(a.Words[:unix.SizeofIfAddrmsg])
 	binary.NativeEndian.PutUint32(b[4:], uint32(index))
 	flags := a.Flags & askedFlags
-	if quiet && a.Prefix.Addr().Is6() {
+	if quiet && a.Prefix.Addr().Is6() && a.Flags&(unix.IFA_F_TENTATIVE|unix.IFA_F_DADFAILED) == 0 {
 		flags |= unix.IFA_F_NODAD
 	}
 	b[2] = byte(flags)
@@ -216,7 +217,7 @@ func (a *hostAddress) add(index int, name, was string) error {
 
 // settle gives an address that was added quietly the flags that it had.
 func (a *hostAddress) settle(index int, name, was string) {
-	if a.Prefix.Addr().Is6() && a.Flags&unix.IFA_F_NODAD == 0 {
+	if a.Prefix.Addr().Is6() && a.Flags&(unix.IFA_F_NODAD|unix.IFA_F_TENTATIVE|unix.IFA_F_DADFAILED) == 0 {
 		_ = tell(unix.RTM_NEWADDR, unix.NLM_F_REPLACE, a.wordsFor(index, name, was, false))
 	}
 }
@@ -253,159 +254,6 @@ func (a hostAddress) after(d time.Duration) (_ hostAddress, ok bool) {
 	return a, true
 }
 
-// routesBy lists the routes that go by an interface with these addresses, but for those that
-// the kernel makes of the addresses: of links first, which the others lean on.
-func routesBy(index int, addresses []hostAddress) ([]hostRoute, error) {
-	var links, gates []hostRoute
-	for _, family := range []byte{unix.AF_INET, unix.AF_INET6} {
-		header := make([]byte, unix.SizeofRtMsg)
-		header[0] = family
-		all, err := dump(unix.RTM_GETROUTE, unix.RTM_NEWROUTE, header)
-		if err != nil {
-			return nil, fmt.Errorf("list routes: %w", err)
-		}
-		for _, words := range all {
-			x, ok := readRoute(words)
-			if !ok || !x.by(index) || x.automatic(addresses) {
-				continue
-			}
-			if x.gated {
-				gates = append(gates, x.hostRoute)
-			} else {
-				links = append(links, x.hostRoute)
-			}
-		}
-	}
-	return append(links, gates...), nil
-}
-
-// seenRoute is a route and what was read of it.
-type seenRoute struct {
-	hostRoute
-	dst     netip.Prefix
-	gated   bool
-	indexes []int
-}
-
-// Offsets in struct rtmsg: family, dst_len, src_len, tos, table, protocol, scope, type, flags.
-const (
-	rtmDstLen, rtmTable, rtmProtocol, rtmType, rtmFlags = 1, 4, 5, 7, 8
-)
-
-// readRoute reads a unicast route, not one of the table of the host's own addresses.
-func readRoute(words []byte) (x seenRoute, ok bool) {
-	all, ok := attributesOf(words, unix.SizeofRtMsg)
-	if !ok || words[rtmType] != unix.RTN_UNICAST || words[rtmTable] == unix.RT_TABLE_LOCAL || binary.NativeEndian.Uint32(words[rtmFlags:])&unix.RTM_F_CLONED != 0 {
-		return x, false
-	}
-	x.Words = slices.Clone(words)
-	dst := netip.IPv4Unspecified()
-	if words[0] == unix.AF_INET6 {
-		dst = netip.IPv6Unspecified()
-	}
-	table, metric, via := uint32(words[rtmTable]), "", ""
-	for _, a := range all {
-		switch {
-		case a.kind == unix.RTA_DST:
-			dst, _ = netip.AddrFromSlice(a.value)
-		case a.kind == unix.RTA_OIF && len(a.value) == 4:
-			x.indexes = append(x.indexes, int(binary.NativeEndian.Uint32(a.value)))
-		case a.kind == unix.RTA_GATEWAY || a.kind == unix.RTA_VIA:
-			x.gated = true
-			if g, ok := netip.AddrFromSlice(a.value); ok {
-				via = " via " + g.String()
-			}
-		case a.kind == unix.RTA_MULTIPATH:
-			x.gated = true
-			eachHop(a.value, func(hop []byte) {
-				x.indexes = append(x.indexes, int(binary.NativeEndian.Uint32(hop[4:])))
-			})
-		case a.kind == unix.RTA_TABLE && len(a.value) == 4:
-			table = binary.NativeEndian.Uint32(a.value)
-		case a.kind == unix.RTA_PRIORITY && len(a.value) == 4:
-			metric = fmt.Sprintf(" metric %d", binary.NativeEndian.Uint32(a.value))
-		case a.kind == unix.RTA_CACHEINFO && len(a.value) >= 12:
-			if left := int32(binary.NativeEndian.Uint32(a.value[8:])); left > 0 {
-				x.Expires = max(uint32(left)/clockTicks, 1)
-			}
-		}
-	}
-	if table == unix.RT_TABLE_LOCAL || !dst.IsValid() || int(words[rtmDstLen]) > dst.BitLen() {
-		return x, false
-	}
-	x.dst = netip.PrefixFrom(dst, int(words[rtmDstLen]))
-	x.Text = x.dst.String() + via + metric
-	if table != unix.RT_TABLE_MAIN {
-		x.Text += fmt.Sprintf(" table %d", table)
-	}
-	return x, true
-}
-
-// clockTicks is USER_HZ, of every architecture that Go knows.
-const clockTicks = 100
-
-// eachHop calls f with each struct rtnexthop (length, flags, weight, index) and what is in it.
-func eachHop(b []byte, f func(hop []byte)) {
-	for len(b) >= rtnhLen {
-		n := int(binary.NativeEndian.Uint16(b))
-		if n < rtnhLen || n > len(b) {
-			return
-		}
-		f(b[:n])
-		b = b[min((n+3)&^3, len(b)):]
-	}
-}
-
-func (x *hostRoute) isIPv4() bool { return x.Words[0] == unix.AF_INET }
-
-func (x *seenRoute) by(index int) bool { return slices.Contains(x.indexes, index) }
-
-// automatic reports whether the kernel makes the route by itself.
-func (x *seenRoute) automatic(addresses []hostAddress) bool {
-	if x.dst.Addr().IsLinkLocalUnicast() && x.dst.Addr().Is6() || x.dst.Addr().IsMulticast() {
-		return true
-	}
-	return x.Words[rtmProtocol] == unix.RTPROT_KERNEL && !x.gated && slices.ContainsFunc(addresses, func(a hostAddress) bool {
-		return a.Flags&unix.IFA_F_NOPREFIXROUTE == 0 && a.Prefix.Masked() == x.dst.Masked()
-	})
-}
-
-// set makes the route go by interface to instead of from, in one step where it exists.
-func (x *hostRoute) set(from, to int) error {
-	if err := tell(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, x.wordsFor(from, to)); err != nil {
-		return fmt.Errorf("set route %s: %w", x.Text, err)
-	}
-	return nil
-}
-
-// wordsFor says the route with interface to in the place of from.
-func (x *hostRoute) wordsFor(from, to int) []byte {
-	b := slices.Clone(x.Words[:unix.SizeofRtMsg])
-	binary.NativeEndian.PutUint32(b[rtmFlags:], binary.NativeEndian.Uint32(b[rtmFlags:])&rtnhOnlink)
-	all, _ := attributesOf(x.Words, unix.SizeofRtMsg)
-	for _, a := range all {
-		switch a.kind {
-		case unix.RTA_CACHEINFO, rtaExpires, rtaNhID:
-			continue
-		case unix.RTA_OIF:
-			a.value = words32(uint32(to))
-		case unix.RTA_MULTIPATH:
-			a.value = slices.Clone(a.value)
-			eachHop(a.value, func(hop []byte) {
-				hop[2] &= rtnhOnlink
-				if binary.NativeEndian.Uint32(hop[4:]) == uint32(from) {
-					binary.NativeEndian.PutUint32(hop[4:], uint32(to))
-				}
-			})
-		}
-		b = appendAttribute(b, a.kind, a.value)
-	}
-	if x.Expires > 0 {
-		b = appendAttribute(b, rtaExpires, words32(x.Expires))
-	}
-	return b
-}
-
 // end is one end of a move.
 type end struct {
 	index int
@@ -417,9 +265,13 @@ type end struct {
 // is no moment in which the host lacks one, and connections do not notice. When a step fails
 // what was done is undone.
 func move(from, to end, addresses []hostAddress, routes []hostRoute) error {
-	if err := arrive(from, to, addresses, routes); err != nil {
+	if err := contest(routes, from.index); err != nil {
+		return err
+	}
+	home := from.index
+	if err := arrive(home, from, to, addresses, routes); err != nil {
 		for i := range routes {
-			_ = routes[i].set(to.index, from.index)
+			_ = routes[i].set(home, to.index, from.index)
 		}
 		for _, a := range slices.Backward(addresses) {
 			_ = a.remove(to.index, to.name)
@@ -429,7 +281,7 @@ func move(from, to end, addresses []hostAddress, routes []hostRoute) error {
 	// Backwards: with the first of a subnet the kernel would take the others away.
 	for _, a := range slices.Backward(addresses) {
 		if err := a.remove(from.index, from.name); err != nil {
-			_ = arrive(to, from, addresses, routes)
+			_ = arrive(home, to, from, addresses, routes)
 			for _, a := range slices.Backward(addresses) {
 				_ = a.remove(to.index, to.name)
 			}
@@ -439,15 +291,32 @@ func move(from, to end, addresses []hostAddress, routes []hostRoute) error {
 	return nil
 }
 
-// arrive gives an interface addresses and routes.
-func arrive(from, to end, addresses []hostAddress, routes []hostRoute) error {
-	for i := range addresses {
-		if err := addresses[i].add(to.index, to.name, from.name); err != nil {
+// inOrder has addresses as they must be added, so that the kernel has them in the order in which
+// it told them: of several that would do as a packet's source it takes the first. It puts a new
+// IPv6 address first, and a new IPv4 address last.
+func inOrder(addresses []hostAddress) []hostAddress {
+	var v4, v6 []hostAddress
+	for _, a := range addresses {
+		if a.Prefix.Addr().Is4() {
+			v4 = append(v4, a)
+		} else {
+			v6 = append(v6, a)
+		}
+	}
+	slices.Reverse(v6)
+	return append(v4, v6...)
+}
+
+// arrive gives an interface addresses and routes of another; the routes' words are of interface
+// home.
+func arrive(home int, from, to end, addresses []hostAddress, routes []hostRoute) error {
+	for _, a := range inOrder(addresses) {
+		if err := a.add(to.index, to.name, from.name); err != nil {
 			return err
 		}
 	}
 	for i := range routes {
-		if err := routes[i].set(from.index, to.index); err != nil {
+		if err := routes[i].set(home, from.index, to.index); err != nil {
 			return err
 		}
 	}
