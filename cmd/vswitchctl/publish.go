@@ -89,10 +89,13 @@ func publisher(list []api.PlugStatus, container, bridge string) (api.PlugStatus,
 	owner := ""
 	for _, p := range list {
 		ref, err := config.ParseContainer(p.Container)
+		is := p.Port == container || p.Container == container || err == nil && ref.Short() == container
 		switch {
-		case p.Port != container && p.Container != container && (err != nil || ref.Short() != container):
 		case p.Owner != "":
-			owner = p.Owner
+			if is || slices.Contains(p.Names, container) { // a namespace's file does not say whose it is
+				owner = p.Owner
+			}
+		case !is:
 		default:
 			found, ports = append(found, p), append(ports, p.Port)
 		}
