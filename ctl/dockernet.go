@@ -44,11 +44,15 @@ func (n dockerNet) MeshBridge(mesh string) (string, bool) {
 }
 
 // MTU is described at docker.Switch.
-func (n dockerNet) MTU(bridge string) int {
+func (n dockerNet) MTU(bridge string, tagged bool) int {
 	r := n.d.reconciler
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return mtuOf(r.plugMTUsLocked(), bridge)
+	mtu := mtuOf(r.plugMTUsLocked(), bridge)
+	if tagged && mtu < kernelMTU {
+		mtu -= 4 // a tunnel carries the tag, too, as for a plug that has one (Daemon.want)
+	}
+	return mtu
 }
 
 // Alias is described at docker.Switch.

@@ -144,7 +144,8 @@ func (d *Driver) gateway(p ipam.Pool, want netip.Addr) (netip.Addr, error) {
 }
 
 // given gives the very address that Docker asks for. One that Docker has, and that nothing
-// of it uses, is given again: its release was lost while the switch was away.
+// of it uses, is given again: its release was lost while the switch was away, or Docker never
+// heard that it was given, since the switch was killed before it said so.
 func (d *Driver) given(p ipam.Pool, want netip.Addr) error {
 	if d.written(p)(want) || want == p.Gateway || slices.Contains(p.Own, want) {
 		return fmt.Errorf("address %s of %s is taken", want, p.Subnet)
@@ -154,8 +155,12 @@ func (d *Driver) given(p ipam.Pool, want netip.Addr) error {
 		return err
 	}
 	for _, l := range d.leases.Leases(p.Name) {
-		if l.Addr == want && OwnsLease(l.Owner) && l.Owner != gatewayOwner(p.Name) && time.Since(l.Since) > young && !d.uses(p, want) {
-			return nil
+		past := l.Since.Before(d.born) || time.Since(l.Since) > young
+		if l.Addr == want && OwnsLease(l.Owner) && l.Owner != gatewayOwner(p.Name) && past && !d.uses(p, want) {
+			if err := d.leases.ReleaseAddr(p.Name, want); err != nil {
+				return err
+			}
+			return d.leases.Reserve(p.Name, want, uniqueOwner()) // from now on: it is given once
 		}
 	}
 	return err

@@ -148,7 +148,7 @@ func (c *collector) contained(ctx context.Context, every, quiet time.Duration) {
 // nothing is known, and nothing is dropped.
 func (c *collector) round(ctx context.Context, quiet time.Duration) {
 	calls, ok := c.d.quietFor(quiet)
-	if !ok || len(c.d.o.Switch.Held()) == 0 {
+	if !ok || !c.d.hasAny() {
 		return
 	}
 	k, err := c.look(ctx)
@@ -167,6 +167,13 @@ func (c *collector) round(ctx context.Context, quiet time.Duration) {
 	if err := c.settle(ctx, k); err != nil {
 		c.d.o.Log.Warn("what Docker no longer knows could not be removed", "err", err)
 	}
+}
+
+// hasAny says whether there is anything of Docker's. Addresses are all that there is of a
+// network of another driver with a bridge's addresses.
+func (d *Driver) hasAny() bool {
+	return len(d.o.Switch.Held()) > 0 ||
+		slices.ContainsFunc(d.leases.Leases(""), func(l ipam.Lease) bool { return OwnsLease(l.Owner) })
 }
 
 // look asks Docker for its networks, and for the containers in those that may have addresses

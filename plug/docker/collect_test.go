@@ -134,6 +134,31 @@ func TestCollectorOfNothing(t *testing.T) {
 	(&collector{d: d, ask: f.ask, lost: map[string]int{}}).round(t.Context(), 0)
 }
 
+// TestCollectorOfAddresses: a network of another driver has the addresses of a bridge, so that
+// nothing is held of it; and the release of one was lost while the switch was away.
+func TestCollectorOfAddresses(t *testing.T) {
+	d, s, _ := newDouble(t, operators)
+	id, _, _, refusal := requested(t, d, "10.0.0.0/24", "", false, map[string]string{"bridge": "br0"})
+	for range 2 {
+		if _, refusal := addressOf(t, d, id, "", false); refusal != "" {
+			t.Fatal(refusal)
+		}
+	}
+	if refusal != "" || len(s.Held()) != 0 {
+		t.Fatal(refusal, s.Held())
+	}
+	text := `{"Id":"` + net1 + `","IPAM":{"Driver":"vswitch","Config":[{"Subnet":"10.0.0.0/24","Gateway":"10.0.0.1"}]},
+		"Containers":{"x":{"EndpointID":"` + ep1 + `","IPv4Address":"10.0.0.2/24"}}}`
+	f := &fakeDocker{answers: map[string]string{"/networks": "[" + text + "]", "/networks/" + net1: text}}
+	c := &collector{d: d, ask: f.ask, lost: map[string]int{}}
+	for range roundsToGo {
+		c.round(t.Context(), 0)
+	}
+	if l := d.leases.Leases(""); len(l) != 1 || l[0].Addr.String() != "10.0.0.2" {
+		t.Errorf("leases: %v", l)
+	}
+}
+
 // FuzzAnswer gives the collector what no Docker says.
 func FuzzAnswer(f *testing.F) {
 	f.Add(`[{"Id":"`+net1+`"}]`, `{"Id":"x","Containers":{"a":{"EndpointID":"`+ep1+`","Name":"x,y"}}}`)

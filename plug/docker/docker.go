@@ -52,8 +52,9 @@ type Switch interface {
 	Bridge(name string) (config.Bridge, bool)
 	// MeshBridge is the bridge that a mesh of the operator's is in.
 	MeshBridge(mesh string) (string, bool)
-	// MTU is what containers on a bridge can send, in bytes: what its tunnels carry.
-	MTU(bridge string) int
+	// MTU is what containers on a bridge can send, in bytes: what its tunnels carry, of frames
+	// that have a VLAN tag or none.
+	MTU(bridge string, tagged bool) int
 	// Alias is what an interface made for a port carries, so that leftovers are known.
 	Alias(port string) string
 	// Published are the ports of the host that the plugs of the expanded document have, by
@@ -98,6 +99,7 @@ type Driver struct {
 	wires  wires
 	turn   chan struct{}
 	slots  chan struct{}
+	born   time.Time // what is older was asked of a process before this one
 
 	mu      sync.Mutex // guards what follows
 	under   int        // calls under way
@@ -112,7 +114,7 @@ func New(o Options) *Driver {
 }
 
 func newDriver(o Options, l leases, w wires) *Driver {
-	return &Driver{o: o, leases: l, wires: w, turn: make(chan struct{}, 1), slots: make(chan struct{}, maxCalls)}
+	return &Driver{o: o, leases: l, wires: w, turn: make(chan struct{}, 1), slots: make(chan struct{}, maxCalls), born: time.Now()}
 }
 
 // Internal lists the interfaces of this host that are gateways of networks that Docker calls

@@ -82,7 +82,12 @@ func (s *double) MeshBridge(name string) (string, bool) {
 	return "", false
 }
 
-func (s *double) MTU(string) int           { return 1450 }
+func (s *double) MTU(_ string, tagged bool) int {
+	if tagged {
+		return 1446
+	}
+	return 1450
+}
 func (s *double) Alias(port string) string { return ports.Owned("double", port) }
 
 func (s *double) Published() map[string][]config.Publish {

@@ -328,6 +328,11 @@ func TestProtocol(t *testing.T) {
 		{"POST", "/NetworkDriver.CreateNetwork", `{"NetworkID":"../x"}`, 200, `{"Err":"\"../x\" is not the ID of a network"}`},
 		{"POST", "/NetworkDriver.Join", `{"EndpointID":"x"}`, 200, `{"Err":"endpoint x is not known to the switch"}`},
 		{"POST", "/NetworkDriver.CreateEndpoint", `{"NetworkID":"n","EndpointID":"x","Interface":{}}`, 200, `{"Err":"network n is not known to the switch: remove it and create it again"}`},
+		// What dockerd repeats after the switch was killed in the middle of it.
+		{"POST", "/NetworkDriver.CreateNetwork", "", 200, `{"Err":"` + errEmpty.Error() + `"}`},
+		{"POST", "/NetworkDriver.DeleteEndpoint", "", 200, `{"Err":"` + errEmpty.Error() + `"}`},
+		{"POST", "/IpamDriver.RequestPool", "", 200, `{"Err":"` + errEmpty.Error() + `"}`},
+		{"POST", "/IpamDriver.ReleaseAddress", "", 200, `{"Err":"` + errEmpty.Error() + `"}`},
 		{"POST", "/NetworkDriver.Unheard", "", 404, "404 page not found"},
 		{"GET", "/Plugin.Activate", "", 405, `{"Err":"/Plugin.Activate takes POST, not GET"}`},
 		{"POST", "/Plugin.Activate", strings.Repeat(" ", maxBody+1), 400, `{"Err":"read the request: http: request body too large"}`},
@@ -350,4 +355,24 @@ func TestPanicIsContained(t *testing.T) {
 		t.Error(refusal)
 	}
 	d.turn <- struct{}{} // the turn was given back
+}
+
+// A tunnel carries the tag of a VLAN, too: a container's frames are smaller by it.
+func TestMTU(t *testing.T) {
+	for _, c := range []struct {
+		options map[string]string
+		want    int
+	}{
+		{map[string]string{"mesh": "m1"}, 1450},
+		{map[string]string{"mesh": "m1", "vlan": "50"}, 1446},
+		{map[string]string{"mesh": "m1", "vlan": "50", "mtu": "1400"}, 1400},
+	} {
+		d, _, w := newDouble(t, operators)
+		must(t, d, "NetworkDriver.CreateNetwork", create(t, net1, "10.9.0.0/24", false, c.options))
+		must(t, d, "NetworkDriver.CreateEndpoint", endpointOn(net1, ep1, "10.9.0.2/24"))
+		must(t, d, "NetworkDriver.Join", `{"NetworkID":"`+net1+`","EndpointID":"`+ep1+`"}`)
+		if got := w.pairs[portOf(ep1)].MTU; got != c.want {
+			t.Errorf("%v: MTU %d, want %d", c.options, got, c.want)
+		}
+	}
 }

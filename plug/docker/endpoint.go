@@ -347,7 +347,7 @@ func (d *Driver) join(ctx context.Context, q joinRequest) (joinResponse, error) 
 	p := i.Ports[0]
 	w := wire{Host: p.Name, Peer: peerOf(e.ID), Alias: d.o.Switch.Alias(p.Name), MAC: p.Options.MAC("mac"), MTU: n.MTU}
 	if w.MTU == 0 {
-		w.MTU = d.o.Switch.MTU(i.Bridge)
+		w.MTU = d.o.Switch.MTU(i.Bridge, n.VLAN > 0)
 	}
 	if err := d.wires.make(w); err != nil {
 		return joinResponse{}, fmt.Errorf("join endpoint %s: %w", e.ID, err)

@@ -244,6 +244,22 @@ func TestGivenAgain(t *testing.T) {
 	}
 }
 
+// TestGivenBeforeAKill: the switch was killed before Docker heard that it has an address, and
+// who started the container starts it again.
+func TestGivenBeforeAKill(t *testing.T) {
+	d, _, _ := newDouble(t, "bridges: []")
+	id, _, _, _ := requested(t, d, "10.1.0.0/16", "", false, nil)
+	for range 2 {
+		if _, refusal := addressOf(t, d, id, "10.1.0.7", false); refusal != "" {
+			t.Fatal(refusal)
+		}
+		if _, refusal := addressOf(t, d, id, "10.1.0.7", false); refusal == "" {
+			t.Fatal("given twice")
+		}
+		d = newDriver(d.o, d.leases, d.wires) // the next process
+	}
+}
+
 // TestManyAtOnce: containers come and go at the same time, and no two have an address or a
 // port of the host.
 func TestManyAtOnce(t *testing.T) {

@@ -28,28 +28,35 @@ type method func(d *Driver, ctx context.Context, body []byte) (any, error)
 func of[Q, A any](f func(*Driver, context.Context, Q) (A, error)) method {
 	return func(d *Driver, ctx context.Context, body []byte) (any, error) {
 		var q Q
-		if len(body) > 0 {
-			if err := json.Unmarshal(body, &q); err != nil {
-				return nil, fmt.Errorf("the request cannot be read: %w", err)
-			}
+		if len(body) == 0 {
+			return nil, errEmpty
+		}
+		if err := json.Unmarshal(body, &q); err != nil {
+			return nil, fmt.Errorf("the request cannot be read: %w", err)
 		}
 		return f(d, ctx, q)
 	}
 }
 
+// errEmpty is for a call that was under way when the switch was killed: dockerd repeats it,
+// but has sent its body already and has no other (moby issues 35459 and 39331, of 2017 and on).
+// Whatever it was, the collector takes away what is left of it.
+var errEmpty = errors.New("the switch was restarted during this call, and Docker repeats a call without its contents (moby issue 39331): try again")
+
+// plain is a method without arguments.
+func plain(answer any) method {
+	return func(*Driver, context.Context, []byte) (any, error) { return answer, nil }
+}
+
 type none struct{}
 
 // ignored is for notifications about other nodes of a cluster.
-func ignored(*Driver, context.Context, json.RawMessage) (none, error) { return none{}, nil }
+var ignored = plain(none{})
 
 var methods = map[string]method{
-	"/Plugin.Activate": of(func(*Driver, context.Context, none) (any, error) {
-		return map[string][]string{"Implements": {"NetworkDriver", "IpamDriver"}}, nil
-	}),
+	"/Plugin.Activate": plain(map[string][]string{"Implements": {"NetworkDriver", "IpamDriver"}}),
 
-	"/NetworkDriver.GetCapabilities": of(func(*Driver, context.Context, none) (any, error) {
-		return map[string]string{"Scope": "local", "ConnectivityScope": "local"}, nil
-	}),
+	"/NetworkDriver.GetCapabilities":             plain(map[string]string{"Scope": "local", "ConnectivityScope": "local"}),
 	"/NetworkDriver.CreateNetwork":               of((*Driver).createNetwork),
 	"/NetworkDriver.DeleteNetwork":               of((*Driver).deleteNetwork),
 	"/NetworkDriver.CreateEndpoint":              of((*Driver).createEndpoint),
@@ -59,27 +66,21 @@ var methods = map[string]method{
 	"/NetworkDriver.Leave":                       of((*Driver).leave),
 	"/NetworkDriver.ProgramExternalConnectivity": of((*Driver).publish),
 	"/NetworkDriver.RevokeExternalConnectivity":  of((*Driver).unpublish),
-	"/NetworkDriver.DiscoverNew":                 of(ignored),
-	"/NetworkDriver.DiscoverDelete":              of(ignored),
+	"/NetworkDriver.DiscoverNew":                 ignored,
+	"/NetworkDriver.DiscoverDelete":              ignored,
 	// A swarm's manager asks these of drivers of global scope, which this is not.
-	"/NetworkDriver.AllocateNetwork": of(func(*Driver, context.Context, json.RawMessage) (any, error) {
-		return map[string]map[string]string{"Options": {}}, nil
-	}),
-	"/NetworkDriver.FreeNetwork": of(ignored),
+	"/NetworkDriver.AllocateNetwork": plain(map[string]map[string]string{"Options": {}}),
+	"/NetworkDriver.FreeNetwork":     ignored,
 
 	// Leases are on disk: nothing needs to be asked for again when dockerd starts.
-	"/IpamDriver.GetCapabilities": of(func(*Driver, context.Context, none) (any, error) {
-		return map[string]bool{"RequiresMACAddress": false, "RequiresRequestReplay": false}, nil
-	}),
-	"/IpamDriver.GetDefaultAddressSpaces": of(func(*Driver, context.Context, none) (any, error) {
-		return map[string]string{"LocalDefaultAddressSpace": "vswitch", "GlobalDefaultAddressSpace": "vswitch-global"}, nil
-	}),
-	"/IpamDriver.RequestPool":    of((*Driver).requestPool),
-	"/IpamDriver.ReleasePool":    of((*Driver).releasePool),
-	"/IpamDriver.RequestAddress": of((*Driver).requestAddress),
-	"/IpamDriver.ReleaseAddress": of((*Driver).releaseAddress),
-	"/IpamDriver.DiscoverNew":    of(ignored),
-	"/IpamDriver.DiscoverDelete": of(ignored),
+	"/IpamDriver.GetCapabilities":         plain(map[string]bool{"RequiresMACAddress": false, "RequiresRequestReplay": false}),
+	"/IpamDriver.GetDefaultAddressSpaces": plain(map[string]string{"LocalDefaultAddressSpace": "vswitch", "GlobalDefaultAddressSpace": "vswitch-global"}),
+	"/IpamDriver.RequestPool":             of((*Driver).requestPool),
+	"/IpamDriver.ReleasePool":             of((*Driver).releasePool),
+	"/IpamDriver.RequestAddress":          of((*Driver).requestAddress),
+	"/IpamDriver.ReleaseAddress":          of((*Driver).releaseAddress),
+	"/IpamDriver.DiscoverNew":             ignored,
+	"/IpamDriver.DiscoverDelete":          ignored,
 }
 
 // ServeHTTP answers one call.
@@ -180,7 +181,7 @@ func (d *Driver) Serve(ctx context.Context, socket string) error {
 		Handler:           d,
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       callTime,
-		IdleTimeout:       2 * time.Minute,
+		IdleTimeout:       -1, // none: a call that crosses the end of an idle connection would come again empty
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          slog.NewLogLogger(d.o.Log.Handler(), slog.LevelDebug),
 	}
