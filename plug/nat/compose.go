@@ -53,6 +53,9 @@ func compose(table string, gateways []Gateway, serving map[claimKey]target, peer
 		rule{"a source that is not behind the gateway is forged", seq(in(setClosed), ip6(), specified(ip6Src), comesFromElsewhere, drop)},
 	)
 	p.add("arriving", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest,
+		// The kernel refuses such a packet when it routes it; to a container it would be routed. So
+		// whoever is on a LAN of the host's would reach what is published at 127.0.0.1.
+		rule{"the host's loopback is not asked from outside", seq(ip4(), loopback(ip4Dst), leave)},
 		rule{"to an address of the host", seq(localType(toDst), jump("published"))},
 	)
 	p.add("local", nftables.ChainTypeNAT, nftables.ChainHookOutput, nftables.ChainPriorityNATDest,
@@ -358,5 +361,6 @@ func jump(chain string) []expr.Any {
 var (
 	accept     = []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}}
 	drop       = []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}}
+	leave      = []expr.Any{&expr.Verdict{Kind: expr.VerdictReturn}}
 	masquerade = []expr.Any{&expr.Masq{}}
 )

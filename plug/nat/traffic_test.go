@@ -273,6 +273,52 @@ func TestLoopbackIsTheHostsOwn(t *testing.T) {
 	g.expectLocalnet("0", "")
 }
 
+// What is published at 127.0.0.1 is for the host, though its neighbours can send it packets to that
+// address, which the kernel would refuse if they were not translated before it looks.
+func TestPublishedAtLoopbackIsTheHostsOwn(t *testing.T) {
+	g := newGround(t)
+	g.served([]Gateway{red}, forward("127.0.0.1", 8080, "udp", "10.1.0.2:80", "red"), forward("", 8081, "udp", "10.1.0.2:80", "red"))
+	for _, route := range []string{"127.0.0.0/8", "127.0.0.1"} {
+		g.out.MustExec("ip", "route", "del", "local", route, "dev", "lo", "table", "local")
+	}
+	g.out.MustExec("ip", "route", "add", "127.0.0.0/8", "via", host4, "dev", "eth0", "src", outside4)
+	var ear net.PacketConn
+	if err := g.r1.Do(func() (err error) { ear, err = net.ListenPacket("udp4", "0.0.0.0:80"); return err }); err != nil {
+		t.Fatal(err)
+	}
+	defer ear.Close()
+	hears := func(from *lab.Namespace, addr string) error {
+		t.Helper()
+		if _, err := ask(from, "udp", addr, 0); !errors.Is(err, errSilence) {
+			t.Errorf("send to %s: %v", addr, err)
+		}
+		ear.SetReadDeadline(time.Now().Add(never))
+		_, _, err := ear.ReadFrom(make([]byte, 64))
+		return err
+	}
+	for _, addr := range []string{"127.0.0.1:8080", "127.0.0.1:8081"} {
+		if hears(g.out.Namespace, addr) == nil {
+			t.Errorf("a neighbour of the host reaches %s of it", addr)
+		}
+		if err := hears(g.host.Namespace, addr); err != nil {
+			t.Errorf("the host does not reach its %s: %v", addr, err)
+		}
+	}
+	// The attack is one: without the rule it works.
+	page := g.host.MustExec("nft", "-a", "list", "chain", "inet", "vswitch-01234567", "arriving")
+	for line := range strings.Lines(page) {
+		if w := strings.Fields(line); strings.Contains(line, "asked from outside") {
+			g.host.MustExec("nft", "delete", "rule", "inet", "vswitch-01234567", "arriving", "handle", w[len(w)-1])
+		}
+	}
+	if err := hears(g.out.Namespace, "127.0.0.1:8080"); err != nil {
+		t.Errorf("the attack does not work without the rule: %v", err)
+	}
+	if !g.check() {
+		t.Error("the rule is not missed")
+	}
+}
+
 // hears sends a datagram from a namespace, and returns nil when the host hears it at an
 // address of its own.
 func (g *ground) hears(at string, from *lab.Namespace, addr string) (err error) {
