@@ -2,6 +2,7 @@ package main
 
 import (
 	"net/netip"
+	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -179,6 +180,25 @@ func TestPlugCompletes(t *testing.T) {
 		words = slices.DeleteFunc(words, func(w string) bool { return strings.HasPrefix(w, ":") })
 		if got := strings.Join(words, " "); got != want || strings.Contains(out, ":0\n") {
 			t.Errorf("%s completes %q; want %q, and no files\n%s", line, got, want, errs)
+		}
+	}
+}
+
+// TestContainersPage holds the port's name of the page to the one that whoever types its
+// first lines gets.
+func TestContainersPage(t *testing.T) {
+	text, err := os.ReadFile("../../docs/containers.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	web, err := config.ParseContainer("docker:web")
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := config.PlugName(web, "eth1")
+	for _, line := range []string{"docker:web eth1 10.0.0.2/24 port " + name + " of br0\n", "`set-port " + name + " tag=20`"} {
+		if !strings.Contains(string(text), line) {
+			t.Errorf("docs/containers.md does not have %q", line)
 		}
 	}
 }

@@ -260,8 +260,7 @@ func (w *wish) result(a *skel.CmdArgs, p *api.PlugStatus, b *config.Bridge, give
 	switch {
 	case !w.dns.IsEmpty():
 		r.DNS = w.dns
-	case len(p.Names) > 0 && r.DNS.IsEmpty() && !w.elsewhere(b):
-		// The bridge answers its containers' names, at its own addresses.
+	case r.DNS.IsEmpty() && answersNames(b) && !w.elsewhere(b):
 		for _, own := range b.Options.Prefixes("ip") {
 			if slices.ContainsFunc(p.Addresses, func(a netip.Prefix) bool { return a.Masked().Contains(own.Addr()) }) {
 				r.DNS.Nameservers = append(r.DNS.Nameservers, own.Addr().String())
@@ -269,6 +268,12 @@ func (w *wish) result(a *skel.CmdArgs, p *api.PlugStatus, b *config.Bridge, give
 		}
 	}
 	return r
+}
+
+// answersNames says whether the daemon answers names at the bridge's own addresses: where it
+// is its containers' gateway, or has their subnet, and the operator did not say dns=false.
+func answersNames(b *config.Bridge) bool {
+	return b.Options.Bool("dns") && (b.Options.Text("nat") == "masquerade" || b.Options.IsSet("ipam.subnet"))
 }
 
 // elsewhere says whether the container is in another VLAN than the bridge's own addresses,

@@ -47,7 +47,7 @@ func serve(t *testing.T) (d *double, socket string) {
 		Addresses: []netip.Prefix{netip.MustParsePrefix("10.0.0.5/24")}, Gateways: []netip.Addr{netip.MustParseAddr("10.0.0.1")}, Names: []string{"c1"}}
 	a := api.Attached{Owner: "cni/net1", Key: "c1/eth0", Plug: p}
 	d = &double{Service: &apitest.Service{
-		S: api.Status{Bridges: []api.BridgeStatus{{Name: "br0", Options: map[string]any{"ip": "10.0.0.1/24"},
+		S: api.Status{Bridges: []api.BridgeStatus{{Name: "br0", Options: map[string]any{"ip": "10.0.0.1/24", "nat": "masquerade"},
 			Ports: []api.PortStatus{{Name: p.Port, State: api.PortUp}}}}},
 		Plugs: apitest.Plugs{AttachAnswer: a, AT: []api.Attached{a}, CO: api.Collected{Keys: []string{"c1/eth0"}}}}}
 	socket = filepath.Join(dir, "s")
@@ -162,6 +162,22 @@ func TestAdd(t *testing.T) {
 		t.Errorf("gateway %v", res.IPs[0].Gateway)
 	}
 	delete(d.S.Bridges[0].Options, "ipam.gateway")
+
+	// Who answers no names is no resolver.
+	for _, c := range []struct {
+		options map[string]any
+		answers bool
+	}{
+		{map[string]any{"ip": "10.0.0.1/24"}, false},
+		{map[string]any{"ip": "10.0.0.1/24", "ipam.subnet": "10.0.0.0/24"}, true},
+		{map[string]any{"ip": "10.0.0.1/24", "nat": "masquerade", "dns": false}, false},
+	} {
+		d.S.Bridges[0].Options = c.options
+		res := run{command: "ADD", id: "c1", netns: netns, ifname: "eth0", conf: at(socket, "1.1.0", "")}.result(t, "1.1.0")
+		if answers := slices.Equal(res.DNS.Nameservers, []string{"10.0.0.1"}); answers != c.answers {
+			t.Errorf("bridge with %v: resolvers %v", c.options, res.DNS.Nameservers)
+		}
+	}
 
 	// What is not there at this moment may be there at the next.
 	d.AttachAnswer.Plug.State = api.PlugWaiting
