@@ -156,6 +156,27 @@ func (p *page) addSets(gateways []Gateway, serving map[claimKey]target) {
 	p.sets = []set{all, itself, masq, internal, closed, bridges, any4, at4, any6, at6}
 }
 
+// readPublished reads what addSets writes of a published port, but for its gateway.
+func readPublished(e nftables.SetElement, v6 bool) (k claimKey, t target, ok bool) {
+	size := 4
+	if v6 {
+		size = 16
+	}
+	key := e.Key
+	k.v6 = v6
+	if len(key) == size+8 {
+		k.host, _ = netip.AddrFromSlice(key[:size])
+		key = key[size:]
+	}
+	if len(key) != 8 || len(e.Val) < size+2 {
+		return k, t, false
+	}
+	k.proto, k.port = key[0], binary.BigEndian.Uint16(key[4:])
+	to, ok := netip.AddrFromSlice(e.Val[:size])
+	t.to = netip.AddrPortFrom(to, binary.BigEndian.Uint16(e.Val[size:]))
+	return k, t, ok
+}
+
 // teb is what stands in a GRE header where UDP has its destination port: Transparent Ethernet
 // Bridging (RFC 1701, RFC 7637).
 const teb = 0x6558

@@ -253,7 +253,8 @@ func (f *Firewall) removeLocked() error {
 	return errors.Join(err, others.accept(f.name, nil))
 }
 
-// takeOverLocked learns from the table of a killed process what that had opened.
+// takeOverLocked learns from the table of a killed process what that had opened, and where
+// conntrack leads the flows of what it published.
 func (f *Firewall) takeOverLocked() error {
 	if f.tookOver {
 		return nil
@@ -262,10 +263,24 @@ func (f *Firewall) takeOverLocked() error {
 	if err != nil {
 		return fmt.Errorf("read nftables table %s: %w", f.name, err)
 	}
-	for _, key := range names {
-		for _, l := range []localnet{{ifname(key), false}, {ifname(key), true}} {
+	for _, e := range names {
+		for _, l := range []localnet{{ifname(e.Key), false}, {ifname(e.Key), true}} {
 			if open, _ := l.isOpen(); open {
 				f.localnet = append(f.localnet, l)
+			}
+		}
+	}
+	for _, set := range []string{setPublished4, setPublished4 + setPublishedAt, setPublished6, setPublished6 + setPublishedAt} {
+		published, err := elements(f.name, set)
+		if err != nil {
+			return fmt.Errorf("read nftables table %s: %w", f.name, err)
+		}
+		for _, e := range published {
+			if k, t, ok := readPublished(e, strings.HasPrefix(set, setPublished6)); ok {
+				if f.led == nil {
+					f.led = map[claimKey]target{}
+				}
+				f.led[k] = t
 			}
 		}
 	}

@@ -207,8 +207,8 @@ func removeTable(name string) error {
 	return c.Flush()
 }
 
-// elements lists the keys of a set of a table; there may be no such table or set.
-func elements(table, name string) ([][]byte, error) {
+// elements lists those of a set of a table; there may be no such table or set.
+func elements(table, name string) ([]nftables.SetElement, error) {
 	c, err := open()
 	if err != nil {
 		if noNFTables(err) {
@@ -229,15 +229,7 @@ func elements(table, name string) ([][]byte, error) {
 		if s.Name != name {
 			continue
 		}
-		found, err := c.GetSetElements(s)
-		if err != nil {
-			return nil, err
-		}
-		keys := make([][]byte, len(found))
-		for i, e := range found {
-			keys[i] = e.Key
-		}
-		return keys, nil
+		return c.GetSetElements(s)
 	}
 	return nil, nil
 }

@@ -467,6 +467,19 @@ func TestFlowsFollowTheirPort(t *testing.T) {
 		if err := once(soon); !errors.Is(err, syscall.ECONNREFUSED) {
 			return fmt.Errorf("not published any more: %v", err)
 		}
+		// Nor after a process that was killed, whose container is gone when the next one starts.
+		for _, host := range []string{"", host4} {
+			g.served([]Gateway{red, blue}, forward(host, 8080, "udp", "10.1.0.2:80", "red"))
+			if err := once(soon); err != nil {
+				return fmt.Errorf("published again: %w", err)
+			}
+			g.wall.giveUp()
+			g.wall = g.newWall("0123456789abcdef")
+			g.served([]Gateway{red, blue})
+			if err := once(soon); !errors.Is(err, syscall.ECONNREFUSED) {
+				return fmt.Errorf("published by a killed process: %v\n%s", err, g.flows())
+			}
+		}
 		return nil
 	})
 	if err != nil {
