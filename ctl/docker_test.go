@@ -8,19 +8,23 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
+	"vswitch/ctl/api"
 	"vswitch/internal/lab"
 )
 
-// dockerGround is a host with the switch as Docker's network driver, and an outside:
+// dockerGround is a host with the switch as Docker's network driver, and an outside. Host "b"
+// is like "a", without live-restore:
 //
 //	┌─ host "a" ────────────────────────────────────────────────────────────┐
 //	│ dockerd ──/etc/docker/plugins/vswitch.spec──▶ vswitchd --docker-plugin │
 //	│                                                                        │
 //	│ n1 10.1.0.0/16     n2 10.2.0.0/16     br0 10.0.0.1/24    lan (trunk)   │  ┌─────────┐
 //	│   c1  c2             c3                 the operator's              eth9 ├──┤ outside │
-//	└────────────────────────────────────────────────────────────────────────┘  └─────────┘
+//	└──────eth8──────────────────────────────────────────────────────────────┘  └─────────┘
+//	host "b"'s
 type dockerGround struct {
 	t      *testing.T
 	h, out *lab.Host
@@ -30,10 +34,9 @@ type dockerGround struct {
 
 const dockerOutside = "192.0.2.2"
 
-func newDockerGround(t *testing.T, live bool) *dockerGround {
+func newDockerGround(t *testing.T, l *lab.Lab, name string, live bool) *dockerGround {
 	t.Helper()
-	l := lab.New(t)
-	g := &dockerGround{t: t, h: l.Host("a"), out: l.Host("out")}
+	g := &dockerGround{t: t, h: l.Host(name), out: l.Host("out" + name)}
 	g.h.MustExec("ip", "link", "add", "eth9", "type", "veth", "peer", "name", "eth9", "netns", g.out.Name)
 	for _, x := range []struct {
 		h    *lab.Host
@@ -99,20 +102,50 @@ func (g *dockerGround) refused(why string, args ...string) {
 	}
 }
 
-// left is what the switch and the host have of containers.
+// left is what the switch and the host have of containers, but for their names, which the
+// switch learns when Docker is quiet.
 func (g *dockerGround) left() string {
 	g.t.Helper()
-	var links []string
+	var links, plugs []string
 	for line := range strings.Lines(g.h.MustExec("ip", "-o", "link")) {
 		links = append(links, strings.TrimSuffix(strings.Split(strings.Fields(line)[1], "@")[0], ":"))
 	}
 	slices.Sort(links)
-	return fmt.Sprint(links) + "\n" + g.d.Ctl("plugged") + "\n" + g.d.Ctl("leases") + "\n" + g.d.Ctl("published")
+	var list []api.PlugStatus
+	g.d.CtlJSON(&list, "plugged")
+	for _, p := range list {
+		plugs = append(plugs, fmt.Sprintln(p.Bridge, p.Port, p.Owner, p.State, p.Addresses))
+	}
+	return fmt.Sprint(links, "\n", plugs, "\n", g.d.Ctl("leases"), "\n", g.d.Ctl("published"))
 }
 
-func TestDockerNetworks(t *testing.T) {
-	t.Parallel() // with TestDockerDies
-	g := newDockerGround(t, true)
+// TestDockerHosts has two hosts, which take long to start: what needs both comes first, and
+// then what each is needed for alone.
+func TestDockerHosts(t *testing.T) {
+	t.Parallel() // with TestDockerOrder
+	l := lab.New(t)
+	var a, b *dockerGround
+	var starting sync.WaitGroup
+	starting.Go(func() { a = newDockerGround(t, l, "a", true) })
+	starting.Go(func() { b = newDockerGround(t, l, "b", false) })
+	starting.Wait()
+	if t.Failed() {
+		t.FailNow()
+	}
+	on := func(t *testing.T, g *dockerGround) *dockerGround {
+		sub := *g
+		sub.t = t
+		return &sub
+	}
+	t.Run("mesh", func(t *testing.T) { dockerMesh(on(t, a), on(t, b)) })
+	t.Run("alone", func(t *testing.T) {
+		t.Run("networks", func(t *testing.T) { t.Parallel(); dockerNetworks(on(t, a)) })
+		t.Run("dies", func(t *testing.T) { t.Parallel(); dockerDies(on(t, b)) })
+	})
+}
+
+func dockerNetworks(g *dockerGround) {
+	t := g.t
 	g.Must("network", "create", "-d", "vswitch", "--subnet", "10.1.0.0/16", "--gateway", "10.1.0.1", "--label", "shop=1", "n1")
 	g.Must("network", "create", "-d", "vswitch", "--subnet", "10.2.0.0/16", "n2")
 	g.run("c1", "--network", "n1", "--ip", "10.1.0.5")
