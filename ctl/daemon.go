@@ -14,9 +14,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"vswitch/ctl/api"
+	"vswitch/ctl/doctor"
 	"vswitch/ctl/store"
 	"vswitch/ports"
 	vswitch "vswitch/switch"
@@ -52,8 +51,7 @@ type Daemon struct {
 	logLevel   *logLevel
 	replays    replays
 	probes     *prober
-	doctoring  sync.Mutex // held while somebody looks at everything; taken first
-	history    lossHistory
+	doctor     *doctor.Doctor
 	seen       seen // addresses, drops: why.go and its neighbours
 
 	captures captures
@@ -83,7 +81,7 @@ func New(o Options) (*Daemon, error) {
 		return nil, err
 	}
 	d := &Daemon{log: o.Log, store: st, hub: newHub(o.Log), logLevel: newLogLevel(o.Log, o.LogLevel), version: api.Version{
-		Version: o.Version, API: 1, Go: runtime.Version(), Kernel: kernel(), PID: os.Getpid(),
+		Version: o.Version, API: 1, Go: runtime.Version(), Kernel: doctor.Kernel(), PID: os.Getpid(),
 		Started: time.Now(), RunDir: o.RunDir, StateDir: o.StateDir,
 	}}
 	for _, w := range st.Warnings() {
@@ -113,7 +111,7 @@ func New(o Options) (*Daemon, error) {
 		return nil, err
 	}
 	d.reconciler.plugs = d
-	d.reconciler.removeDoctored() // of a process before this one, that was killed
+	d.doctor = doctor.New(doctor.Options{Host: examined{d}, Switch: d.sw, Stopper: d.stopper, Instance: id})
 	d.captureDirs(o)
 	if err := d.begin(); err != nil {
 		d.plugs.close(d.log)
@@ -130,7 +128,7 @@ func New(o Options) (*Daemon, error) {
 	d.running.Go(func() { d.seen.macs.run(ctx.Done()) })
 	d.running.Go(func() { d.keepLedger(ctx.Done()) })
 	d.running.Go(func() { d.probes.run(ctx) })
-	d.running.Go(func() { d.keepHistory(ctx.Done()) })
+	d.running.Go(func() { d.doctor.Run(ctx.Done()) })
 	d.runPlugs(ctx)
 	return d, nil
 }
@@ -213,8 +211,7 @@ func (d *Daemon) Close() error {
 	d.cancel()
 	d.running.Wait()
 	d.plugs.keeper.Close() // before edit is taken, which its work may wait for
-	d.doctoring.Lock()     // what a doctor made goes before the switch does
-	defer d.doctoring.Unlock()
+	d.doctor.Close()       // what he made goes before the switch does
 	d.edit.Lock()
 	defer d.edit.Unlock()
 	d.closed = true
@@ -272,12 +269,4 @@ func (d *Daemon) watchDrops(done <-chan struct{}) {
 		}
 		last = now
 	}
-}
-
-func kernel() string {
-	var u unix.Utsname
-	if unix.Uname(&u) != nil {
-		return ""
-	}
-	return unix.ByteSliceToString(u.Release[:])
 }

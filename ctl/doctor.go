@@ -2,111 +2,71 @@ package ctl
 
 import (
 	"context"
-	"fmt"
-	"slices"
-	"sync"
 	"time"
 
 	"vswitch/ctl/api"
 	"vswitch/ctl/config"
+	"vswitch/ctl/doctor"
+	"vswitch/ports"
+	vswitch "vswitch/switch"
 )
 
-// doctorLimit is how long all checks together take at most: what has not come to an
-// end then could not be told.
-const doctorLimit = api.MaxDoctor - 3*time.Second
-
-// Doctor is described at api.Service. It changes nothing that forwards: what it makes
-// to try something out is its own, and goes with it.
+// Doctor is described at api.Service.
 func (d *Daemon) Doctor(ctx context.Context, q api.DoctorQuery) (api.Doctor, error) {
-	bridges, err := d.chosen(q.Bridge)
-	if err != nil {
-		return api.Doctor{}, err
-	}
-	if !d.doctoring.TryLock() {
-		return api.Doctor{}, &api.Error{Status: 409, Message: "another doctor is under way; it takes some seconds: try again"}
-	}
-	defer d.doctoring.Unlock()
-	status, err := d.Status(ctx, q.Bridge)
-	if err != nil {
-		return api.Doctor{}, err
-	}
-	begun := time.Now()
-	ctx, cancel := context.WithTimeout(ctx, doctorLimit)
-	defer cancel()
-	x := &doctor{Daemon: d, query: q, bridges: bridges, status: status}
-	d.reconciler.removeDoctored() // of one that was killed
-	x.checkHost()
-	x.checkConfiguration()
-	x.checkPorts()
-	x.checkAddresses()
-	x.checkLosses(ctx)
-	d.history.add(d.lookAtLosses(begun))
-	x.checkLeftovers()
-	var running sync.WaitGroup
-	for _, slow := range []func(context.Context){x.checkKernel, x.checkTunnels, x.checkChecksums, x.checkPeer} {
-		running.Go(func() { slow(ctx) }) // ended by ctx
-	}
-	running.Wait()
-	return x.result(time.Since(begun)), nil
+	return d.doctor.Visit(ctx, q)
 }
 
-// doctor is one look at everything.
-//
-// Thread-safety: add may be called from any goroutine; the rest does not change.
-type doctor struct {
-	*Daemon
-	query   api.DoctorQuery
-	bridges []config.Bridge // that are to be looked at
-	status  api.Status
+// examined is the daemon as its doctor sees it: a doctor.Host.
+type examined struct{ *Daemon }
 
-	mu    sync.Mutex
-	found []api.Finding
+func (e examined) Desired(bridge string) ([]config.Bridge, error) { return e.chosen(bridge) }
+
+func (e examined) StoreWarnings() []string { return e.store.Warnings() }
+
+func (e examined) Conflicts(bridge string, since time.Time) []api.Neighbor {
+	return e.seen.neighbors.list(func(k neighborKey, n *neighbor) bool {
+		return n.conflict != nil && n.conflict.last.After(since) && (bridge == "" || bridge == k.bridge)
+	})
 }
 
-func (x *doctor) add(group, check, subject, status, what, fix string) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	x.found = append(x.found, api.Finding{Group: group, Check: check, Subject: subject, Status: status, What: what, Fix: fix})
+func (e examined) Echo(ctx context.Context, port string, n int, within time.Duration) (took time.Duration, ok bool) {
+	v, _, _ := e.probes.vlanOf(port)
+	return e.probes.echo(ctx, port, echoTag(v), n, within)
 }
 
-// ok, warn, fail and unknown add a finding of their status.
-func (x *doctor) ok(group, check, subject, what string, args ...any) {
-	x.add(group, check, subject, api.StatusOK, fmt.Sprintf(what, args...), "")
+func (e examined) IsPort(port string, l ports.Link) bool {
+	r := e.reconciler
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	p := r.ports[port]
+	return p != nil && (p.link.Index == l.Index || port == l.Name)
 }
 
-func (x *doctor) warn(group, check, subject, fix, what string, args ...any) {
-	x.add(group, check, subject, api.StatusWarn, fmt.Sprintf(what, args...), fix)
-}
-
-func (x *doctor) fail(group, check, subject, fix, what string, args ...any) {
-	x.add(group, check, subject, api.StatusFail, fmt.Sprintf(what, args...), fix)
-}
-
-func (x *doctor) unknown(group, check, subject, fix, what string, args ...any) {
-	x.add(group, check, subject, api.StatusUnknown, "could not tell: "+fmt.Sprintf(what, args...), fix)
-}
-
-// result puts what was found in order: by group, the worst first, and else as it was
-// found.
-func (x *doctor) result(took time.Duration) api.Doctor {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	res := api.Doctor{Findings: x.found, Took: took}
-	rank := func(f api.Finding) int {
-		return 4*slices.Index(api.DoctorGroups, f.Group) + slices.Index([]string{api.StatusFail, api.StatusWarn, api.StatusUnknown, api.StatusOK}, f.Status)
-	}
-	slices.SortStableFunc(res.Findings, func(a, b api.Finding) int { return rank(a) - rank(b) })
-	for _, f := range res.Findings {
-		switch f.Status {
-		case api.StatusOK:
-			res.OK++
-		case api.StatusWarn:
-			res.Warn++
-		case api.StatusFail:
-			res.Fail++
-		default:
-			res.Unknown++
+func (e examined) IsStopped(index int) bool {
+	r := e.reconciler
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, p := range r.ports {
+		if p.stop != nil && p.link.Index == index {
+			return true
 		}
 	}
-	return res
+	return false
+}
+
+func (e examined) Losses() (missed map[string]uint64, tables map[string]doctor.Table) {
+	missed, tables = map[string]uint64{}, map[string]doctor.Table{}
+	for _, x := range e.endpointDrops() {
+		if x.Reason == vswitch.DropMissed.String() {
+			missed[x.Port] += x.Count
+		}
+	}
+	bridges, err := e.portsOf("", "")
+	if err != nil {
+		return missed, tables
+	}
+	for i := range bridges {
+		tables[bridges[i].Name] = doctor.Table{Size: bridges[i].FDB.Size, Evicted: bridges[i].FDB.Evicted}
+	}
+	return missed, tables
 }

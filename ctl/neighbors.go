@@ -230,7 +230,7 @@ func (t *neighbors) conflictLocked(key neighborKey, e *neighbor, c claim, x *vsw
 	return &api.Event{
 		Time: x.Time, Kind: "address-conflict", Bridge: x.Bridge, Port: x.Port,
 		Message: fmt.Sprintf("%s in VLAN %d is claimed by %s at %s, and was by %s at %s %s before: two machines have one address, or it was taken over",
-			c.ip, x.VLAN, macText(c.mac), x.Port, macText(e.mac), e.port, spanText(x.Time.Sub(e.last))),
+			c.ip, x.VLAN, macText(c.mac), x.Port, macText(e.mac), e.port, api.Span(x.Time.Sub(e.last))),
 		Detail: map[string]any{
 			"ip": c.ip.String(), "vlan": x.VLAN, "mac": macText(c.mac), "other": macText(e.mac), "other_port": e.port, "count": k.count,
 		},
@@ -327,19 +327,4 @@ func (t *neighbors) forgot() time.Time {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.table.evicted
-}
-
-// spanText is a span of time as a sentence says it.
-func spanText(d time.Duration) string {
-	switch d = max(d, 0); {
-	case d < time.Second:
-		return "a moment"
-	case d < time.Minute:
-		return fmt.Sprintf("%ds", int(d.Seconds()))
-	case d < time.Hour:
-		return fmt.Sprintf("%dm", int(d.Minutes()))
-	case d < 48*time.Hour:
-		return fmt.Sprintf("%dh%02dm", int(d.Hours()), int(d.Minutes())%60)
-	}
-	return fmt.Sprintf("%dd", int(d.Hours())/24)
 }

@@ -14,6 +14,9 @@ import (
 // far end of a tunnel that is no vswitch keeps it from its containers.
 var echoTo = [6]byte{0x01, 0x80, 0xc2, 0, 0, 0x0e}
 
+// echoWithin is how long an answer may take that is waited for.
+const echoWithin = 500 * time.Millisecond
+
 // answerEcho tells the other end of a tunnel how long an Echo was that came in.
 func (p *prober) answerEcho(h heardProbe, q probe.Probe) {
 	n := h.length

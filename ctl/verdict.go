@@ -68,7 +68,7 @@ func (in *inquiry) judge() {
 	}
 }
 
-func (in *inquiry) ago(t time.Time) string { return spanText(in.now.Sub(t)) }
+func (in *inquiry) ago(t time.Time) string { return api.Span(in.now.Sub(t)) }
 
 // placeText says of a place: behind what, how that is, when it was heard.
 func (in *inquiry) placeText(p *api.WhyPlace) string {

@@ -326,7 +326,7 @@ func (in *inquiry) contradict() {
 				times = fmt.Sprintf("%d times", c.Count)
 			}
 			say("%s%s is claimed by %s at %s and by %s at %s, %s within a minute of each other, last %s ago: two machines have one address, unless it was taken over",
-				n.IP, inVLAN(n.VLAN), n.MAC, n.Port, c.MAC, c.Port, times, spanText(in.now.Sub(c.Last)))
+				n.IP, inVLAN(n.VLAN), n.MAC, n.Port, c.MAC, c.Port, times, api.Span(in.now.Sub(c.Last)))
 		}
 	}
 	if macs := in.claimants(); in.ip.IsValid() && len(macs) > 1 {
@@ -345,7 +345,7 @@ func (in *inquiry) contradict() {
 		}
 		if f := p.Flap; f != nil {
 			say("%s%s moves between %s and %s too fast, and is held at %s for %s more: look for a loop, or for two machines with that address",
-				p.MAC, inVLAN(p.VLAN), f.Held, f.Other, f.Held, spanText(f.Until.Sub(in.now)))
+				p.MAC, inVLAN(p.VLAN), f.Held, f.Other, f.Held, api.Span(f.Until.Sub(in.now)))
 		}
 	}
 	slices.Sort(in.out.Contradictions)

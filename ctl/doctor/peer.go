@@ -1,4 +1,4 @@
-package ctl
+package doctor
 
 import (
 	"context"
@@ -8,21 +8,85 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"vswitch/ctl/api"
+	"vswitch/ctl/config"
 	"vswitch/frame"
+	"vswitch/probe"
 )
 
 // maxPeerAddresses is how many addresses of a name are looked at.
 const maxPeerAddresses = 4
 
+// checkPeer looks at one host: its address, the way there, and what leads to it.
+func (x *visit) checkPeer(ctx context.Context) {
+	peer := x.query.Peer
+	if peer == "" {
+		return
+	}
+	addrs := x.resolvePeer(ctx, peer)
+	if len(addrs) == 0 {
+		return
+	}
+	var pinging sync.WaitGroup
+	for _, a := range addrs {
+		if via, mtu, ok := x.routeTo(a); ok {
+			pinging.Go(func() { x.pingPeer(ctx, a, via, mtu) }) // ended by ctx
+		}
+	}
+	pinging.Wait()
+	tunnels, err := x.o.Host.Tunnels(ctx, x.query.Bridge)
+	if err != nil {
+		x.unknown("peer", "tunnels", peer, "", "%v", err)
+		return
+	}
+	found := 0
+	for _, st := range tunnels {
+		if st.Remote != peer && !slices.ContainsFunc(addrs, func(a netip.Addr) bool { return st.RemoteAddr == a.String() }) {
+			continue
+		}
+		found++
+		x.checkPeerTunnel(ctx, st)
+	}
+	if found == 0 {
+		x.warn("peer", "tunnels", peer, fmt.Sprintf("vswitchctl add-port BR NAME type=%s remote_ip=%s", config.VXLANPort, peer), "no tunnel leads there")
+	}
+}
+
+func (x *visit) checkPeerTunnel(ctx context.Context, st api.TunnelStatus) {
+	if st.State != api.PortUp {
+		x.fail("peer", "tunnel-state", st.Port, "see tunnels above", "%s of bridge %s: %s: %s", st.Type, st.Bridge, st.State, st.Reason)
+		return
+	}
+	bfd := "no BFD"
+	if st.BFD != nil {
+		bfd = fmt.Sprintf("BFD %s, went down %d times", st.BFD.State, st.BFD.Flaps)
+	}
+	for range echoTries {
+		if took, ok := x.o.Host.Echo(ctx, st.Port, probe.MinLen, echoWithin); ok {
+			x.ok("peer", "tunnel-echo", st.Port, "its vswitch answers through %s of bridge %s in %.2f ms; %s", st.Type, st.Bridge, took.Seconds()*1000, bfd)
+			return
+		}
+	}
+	fix := "is vswitchd running there, with a tunnel port back to this host with this key, in the same VLANs? Does a firewall let the tunnel through?"
+	if st.LastHeard != nil {
+		x.warn("peer", "tunnel-echo", st.Port, fix, "no vswitch answers through %s of bridge %s, though frames came from there %s ago: another kind of switch? %s",
+			st.Type, st.Bridge, api.Span(time.Since(*st.LastHeard)), bfd)
+		return
+	}
+	x.fail("peer", "tunnel-echo", st.Port, fix, "nothing ever came through %s of bridge %s; %s", st.Type, st.Bridge, bfd)
+}
+
 // resolvePeer finds a host's addresses: those that this host has a route to, if it has
 // one to any.
-func (x *doctor) resolvePeer(ctx context.Context, peer string) []netip.Addr {
+func (x *visit) resolvePeer(ctx context.Context, peer string) []netip.Addr {
 	if a, err := netip.ParseAddr(peer); err == nil {
 		return []netip.Addr{a.Unmap()}
 	}
@@ -62,7 +126,7 @@ func peerAddresses(all []netip.Addr, hasRoute func(netip.Addr) bool) (look []net
 }
 
 // routeTo finds the way to an address: the interface, and the MTU of the route.
-func (x *doctor) routeTo(a netip.Addr) (via string, mtu int, ok bool) {
+func (x *visit) routeTo(a netip.Addr) (via string, mtu int, ok bool) {
 	routes, err := netlink.RouteGet(a.AsSlice())
 	if err != nil || len(routes) == 0 {
 		x.fail("peer", "route", a.String(), "ip route add, or mend the interface that should lead there", "this host has no route to it: %v", err)
@@ -107,7 +171,7 @@ func routeFix(remote string, mtu int) string {
 }
 
 // pingPeer asks a host by ICMP, with small packets and with full ones.
-func (x *doctor) pingPeer(ctx context.Context, a netip.Addr, via string, mtu int) {
+func (x *visit) pingPeer(ctx context.Context, a netip.Addr, via string, mtu int) {
 	if err := canPing(); err != nil {
 		x.unknown("peer", "ping", a.String(), permissionFix(err), "%v", err)
 		return

@@ -1,4 +1,4 @@
-package ctl
+package doctor
 
 import (
 	"context"
@@ -14,19 +14,20 @@ import (
 )
 
 // checkConfiguration looks at the store and at what waits.
-func (x *doctor) checkConfiguration() {
-	for _, w := range x.store.Warnings() {
+func (x *visit) checkConfiguration() {
+	stored := x.o.Host.StoreWarnings()
+	for _, w := range stored {
 		if strings.Contains(w, "read-only") || strings.Contains(w, "while in use") {
 			x.fail("configuration", "store", "", "mend the disk, or its mount, and restart vswitchd; forwarding goes on, and `vswitchctl export` prints what is desired now", "%s", w)
 		} else {
 			x.warn("configuration", "store", "", "look whether `vswitchctl export` is what you want; the warning goes with the next start of vswitchd", "%s", w)
 		}
 	}
-	if len(x.store.Warnings()) == 0 {
+	if len(stored) == 0 {
 		x.ok("configuration", "store", "", "version %d is stored, and readable", x.status.ConfigVersion)
 	}
-	for _, w := range x.warnings() {
-		if !slices.Contains(x.store.Warnings(), w) {
+	for _, w := range x.status.Warnings {
+		if !slices.Contains(stored, w) {
 			x.warn("configuration", "warning", "", "nothing was lost; many times means that the host changes interfaces faster than they can be followed", "%s", w)
 		}
 	}
@@ -37,7 +38,7 @@ func (x *doctor) checkConfiguration() {
 }
 
 // checkPorts looks at whether ports are up, and whether those of a bridge have one MTU.
-func (x *doctor) checkPorts() {
+func (x *visit) checkPorts() {
 	total := 0
 	for _, b := range x.status.Bridges {
 		well := 0
@@ -51,7 +52,7 @@ func (x *doctor) checkPorts() {
 			total++
 		}
 		if well > 0 {
-			x.ok("ports", "port-state", b.Name, "%s as they should be", plural(well, "port"))
+			x.ok("ports", "port-state", b.Name, "%s", asTheyShould(well))
 		}
 		x.checkMTUs(b)
 		for _, m := range b.Mirrors {
@@ -65,11 +66,18 @@ func (x *doctor) checkPorts() {
 	}
 }
 
+func asTheyShould(ports int) string {
+	if ports == 1 {
+		return "1 port as it should be"
+	}
+	return fmt.Sprintf("%d ports as they should be", ports)
+}
+
 // checkPort tells of a port that is not up, and reports whether it is as it should be.
-func (x *doctor) checkPort(bridge string, p api.PortStatus) bool {
+func (x *visit) checkPort(bridge string, p api.PortStatus) bool {
 	since := ""
 	if !p.Since.IsZero() {
-		since = ", for " + spanText(time.Since(p.Since))
+		since = ", for " + api.Span(time.Since(p.Since))
 	}
 	what := p.State + since
 	if p.Reason != "" {
@@ -103,7 +111,7 @@ func isTunnelType(t string) bool { return config.Object(t).IsTunnel() }
 
 // checkMTUs compares the MTUs of a bridge's ports that are up. Those of tunnels may be
 // smaller: senders are told.
-func (x *doctor) checkMTUs(b api.BridgeStatus) {
+func (x *visit) checkMTUs(b api.BridgeStatus) {
 	by := map[int][]string{}
 	tunnels, smallest := 0, 0
 	for _, p := range b.Ports {
@@ -144,7 +152,7 @@ func someOf(names []string) string {
 }
 
 // checkAddresses looks at the MAC tables, and at who claims whose address.
-func (x *doctor) checkAddresses() {
+func (x *visit) checkAddresses() {
 	for _, b := range x.status.Bridges {
 		well := true
 		for _, f := range b.Flaps {
@@ -162,7 +170,7 @@ func (x *doctor) checkAddresses() {
 			if recent++; recent <= few {
 				well = false
 				x.warn("addresses", "mac-moves", b.Name, "if it did not move house: two machines may have one MAC, or there is a loop",
-					"%s in VLAN %d moved %d times, last from %s to %s, %s ago", m.MAC, m.VLAN, m.Count, m.From, m.To, spanText(time.Since(m.Last)))
+					"%s in VLAN %d moved %d times, last from %s to %s, %s ago", m.MAC, m.VLAN, m.Count, m.From, m.To, api.Span(time.Since(m.Last)))
 			}
 		}
 		t := b.FDB
@@ -176,9 +184,7 @@ func (x *doctor) checkAddresses() {
 			x.ok("addresses", "mac-table", b.Name, "%d of %d MACs, none flaps", t.Entries, t.Size)
 		}
 	}
-	for _, n := range x.seen.neighbors.list(func(k neighborKey, n *neighbor) bool {
-		return n.conflict != nil && time.Since(n.conflict.last) < recently && (x.query.Bridge == "" || x.query.Bridge == k.bridge)
-	}) {
+	for _, n := range x.o.Host.Conflicts(x.query.Bridge, time.Now().Add(-recently)) {
 		x.fail("addresses", "ip-conflict", n.Bridge, fmt.Sprintf("give one of the two another address; vswitchctl why %s tells more", n.IP),
 			"%s in VLAN %d is claimed by %s at %s and by %s at %s", n.IP, n.VLAN, n.MAC, n.Port, n.Conflict.MAC, n.Conflict.Port)
 	}
@@ -197,8 +203,8 @@ var losses = map[vswitch.Reason]string{
 }
 
 // checkLosses looks at frames that were lost for want of room or speed, of late.
-func (x *doctor) checkLosses(ctx context.Context) {
-	drops, err := x.Drops(ctx, x.query.Bridge, "")
+func (x *visit) checkLosses(ctx context.Context) {
+	drops, err := x.o.Host.Drops(ctx, x.query.Bridge, "")
 	if err != nil {
 		x.unknown("losses", "ring-overrun", "", "", "%v", err)
 		return
@@ -231,12 +237,12 @@ func (x *doctor) checkLosses(ctx context.Context) {
 			continue
 		}
 		recent++
-		x.warn("losses", check, dr.Port, dr.Help, "%d frames lost: %s, last %s ago", dr.Count, dr.Reason, spanText(time.Since(dr.LastSeen)))
+		x.warn("losses", check, dr.Port, dr.Help, "%d frames lost: %s, last %s ago", dr.Count, dr.Reason, api.Span(time.Since(dr.LastSeen)))
 	}
 	if recent == 0 {
 		x.ok("losses", "ring-overrun", "", "no frame was lost for want of room in the last %d minutes (%d before)", int(recently.Minutes()), old)
 	}
-	if r := x.sw.Recorder(); r.Frames > 0 && r.Skipped > r.Frames {
+	if r := x.o.Switch.Recorder(); r.Frames > 0 && r.Skipped > r.Frames {
 		x.ok("losses", "recorder", "", "the flight recorder passed over %d frames and has %d: they come faster than its rate", r.Skipped, r.Frames)
 	}
 }

@@ -1,15 +1,13 @@
-package ctl
+package doctor
 
 import (
 	"context"
 	"fmt"
 	"net/netip"
-	"slices"
 	"sync"
 	"time"
 
 	"vswitch/ctl/api"
-	"vswitch/ctl/config"
 	"vswitch/frame"
 	"vswitch/probe"
 )
@@ -27,8 +25,8 @@ const (
 
 // checkTunnels looks at whether tunnels are up, and carries frames of full size through
 // those that are.
-func (x *doctor) checkTunnels(ctx context.Context) {
-	tunnels, err := x.Tunnels(ctx, x.query.Bridge)
+func (x *visit) checkTunnels(ctx context.Context) {
+	tunnels, err := x.o.Host.Tunnels(ctx, x.query.Bridge)
 	if err != nil {
 		x.unknown("tunnels", "tunnel-state", "", "", "%v", err)
 		return
@@ -61,7 +59,7 @@ func tunnelFix(st api.TunnelStatus) string {
 }
 
 // measureTunnel finds out whether what a tunnel is said to carry arrives.
-func (x *doctor) measureTunnel(ctx context.Context, st api.TunnelStatus) {
+func (x *visit) measureTunnel(ctx context.Context, st api.TunnelStatus) {
 	if st.MTU == 0 {
 		x.unknown("tunnels", "mtu", st.Port, "", "the path's MTU is not known yet")
 		return
@@ -92,10 +90,9 @@ func (x *doctor) measureTunnel(ctx context.Context, st api.TunnelStatus) {
 
 // echoBy returns what tells whether a frame of a size gets through a tunnel to a vswitch,
 // once.
-func (x *doctor) echoBy(ctx context.Context, port string) func(n int) bool {
-	v, _, _ := x.probes.vlanOf(port)
+func (x *visit) echoBy(ctx context.Context, port string) func(n int) bool {
 	return func(n int) bool {
-		_, ok := x.probes.echo(ctx, port, echoTag(v), n, echoWithin)
+		_, ok := x.o.Host.Echo(ctx, port, n, echoWithin)
 		return ok
 	}
 }
@@ -136,7 +133,7 @@ func isEdge(n int, once func(n int) bool) bool {
 }
 
 // pingTunnel asks the other end's host, where no vswitch answers.
-func (x *doctor) pingTunnel(ctx context.Context, st api.TunnelStatus) {
+func (x *visit) pingTunnel(ctx context.Context, st api.TunnelStatus) {
 	remote, err := netip.ParseAddr(st.RemoteAddr)
 	if err != nil {
 		x.unknown("tunnels", "mtu", st.Port, "", "nobody answers, and the other end's address is not known")
@@ -170,7 +167,7 @@ func (x *doctor) pingTunnel(ctx context.Context, st api.TunnelStatus) {
 
 // blackHole tells of a tunnel that loses what it is said to carry. passes is the
 // largest inner IP packet that arrived, and sure says that this was confirmed.
-func (x *doctor) blackHole(ctx context.Context, st api.TunnelStatus, passes int, who string, sure bool) {
+func (x *visit) blackHole(ctx context.Context, st api.TunnelStatus, passes int, who string, sure bool) {
 	if ctx.Err() != nil {
 		x.noTime(st.Port) // what did not pass may not have been waited for
 		return
@@ -195,7 +192,7 @@ func (x *doctor) blackHole(ctx context.Context, st api.TunnelStatus, passes int,
 
 const lossyFix = "try again later: the way there loses frames, or who answers is kept busy by others"
 
-func (x *doctor) noTime(port string) {
+func (x *visit) noTime(port string) {
 	x.unknown("tunnels", "mtu", port, "vswitchctl doctor BR looks at one bridge alone", "there was no time left to measure it")
 }
 
@@ -234,64 +231,4 @@ func largest(passes, fails int, try func(n int) bool) int {
 		passes, fails = low, high
 	}
 	return passes
-}
-
-// checkPeer looks at one host: its address, the way there, and what leads to it.
-func (x *doctor) checkPeer(ctx context.Context) {
-	peer := x.query.Peer
-	if peer == "" {
-		return
-	}
-	addrs := x.resolvePeer(ctx, peer)
-	if len(addrs) == 0 {
-		return
-	}
-	var pinging sync.WaitGroup
-	for _, a := range addrs {
-		if via, mtu, ok := x.routeTo(a); ok {
-			pinging.Go(func() { x.pingPeer(ctx, a, via, mtu) }) // ended by ctx
-		}
-	}
-	pinging.Wait()
-	tunnels, err := x.Tunnels(ctx, x.query.Bridge)
-	if err != nil {
-		x.unknown("peer", "tunnels", peer, "", "%v", err)
-		return
-	}
-	found := 0
-	for _, st := range tunnels {
-		if st.Remote != peer && !slices.ContainsFunc(addrs, func(a netip.Addr) bool { return st.RemoteAddr == a.String() }) {
-			continue
-		}
-		found++
-		x.checkPeerTunnel(ctx, st)
-	}
-	if found == 0 {
-		x.warn("peer", "tunnels", peer, fmt.Sprintf("vswitchctl add-port BR NAME type=%s remote_ip=%s", config.VXLANPort, peer), "no tunnel leads there")
-	}
-}
-
-func (x *doctor) checkPeerTunnel(ctx context.Context, st api.TunnelStatus) {
-	if st.State != api.PortUp {
-		x.fail("peer", "tunnel-state", st.Port, "see tunnels above", "%s of bridge %s: %s: %s", st.Type, st.Bridge, st.State, st.Reason)
-		return
-	}
-	bfd := "no BFD"
-	if st.BFD != nil {
-		bfd = fmt.Sprintf("BFD %s, went down %d times", st.BFD.State, st.BFD.Flaps)
-	}
-	v, _, _ := x.probes.vlanOf(st.Port)
-	for range echoTries {
-		if took, ok := x.probes.echo(ctx, st.Port, echoTag(v), probe.MinLen, echoWithin); ok {
-			x.ok("peer", "tunnel-echo", st.Port, "its vswitch answers through %s of bridge %s in %.2f ms; %s", st.Type, st.Bridge, took.Seconds()*1000, bfd)
-			return
-		}
-	}
-	fix := "is vswitchd running there, with a tunnel port back to this host with this key, in the same VLANs? Does a firewall let the tunnel through?"
-	if st.LastHeard != nil {
-		x.warn("peer", "tunnel-echo", st.Port, fix, "no vswitch answers through %s of bridge %s, though frames came from there %s ago: another kind of switch? %s",
-			st.Type, st.Bridge, spanText(time.Since(*st.LastHeard)), bfd)
-		return
-	}
-	x.fail("peer", "tunnel-echo", st.Port, fix, "nothing ever came through %s of bridge %s; %s", st.Type, st.Bridge, bfd)
 }

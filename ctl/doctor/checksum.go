@@ -1,4 +1,4 @@
-package ctl
+package doctor
 
 import (
 	"bytes"
@@ -38,7 +38,7 @@ import (
 const checksumMTU = 1500
 
 // checkChecksums exchanges TCP segments between two ports, with offloads and without.
-func (x *doctor) checkChecksums(ctx context.Context) {
+func (x *visit) checkChecksums(ctx context.Context) {
 	for _, c := range []struct {
 		finish  bool
 		subject string
@@ -71,18 +71,18 @@ func wrong(format string, args ...any) error { return &wrongError{fmt.Sprintf(fo
 // As all that a switch makes, they are marked with the instance, too.
 const doctored = "vswd."
 
-func (r *reconciler) doctoredName(n int) string {
-	return fmt.Sprintf("%s%.7s.%d", doctored, r.instance, n)
+func (o *Options) interfaceName(n int) string {
+	return fmt.Sprintf("%s%.7s.%d", doctored, o.Instance, n)
 }
 
-// removeDoctored takes away interfaces of a doctor of this instance that was cut off, or
+// removeInterfaces takes away those of a doctor of this instance that was cut off, or
 // of one that has no process any more. No doctor of this instance may be at work.
-func (r *reconciler) removeDoctored() {
+func (o *Options) removeInterfaces() {
 	links, err := ports.Links()
 	if err != nil {
 		return
 	}
-	mine := strings.TrimSuffix(r.doctoredName(0), "0")
+	mine := strings.TrimSuffix(o.interfaceName(0), "0")
 	for _, l := range links {
 		if !strings.HasPrefix(l.Name, doctored) || l.Kind != "veth" {
 			continue
@@ -90,32 +90,32 @@ func (r *reconciler) removeDoctored() {
 		rest, marked := strings.CutPrefix(l.Alias, ownedAlias)
 		instance, _, _ := strings.Cut(rest, " ")
 		half := !marked && strings.HasPrefix(l.Name, mine) // one that was not marked yet
-		if half || marked && (instance == r.instance || !livesElsewhere(instance)) {
+		if half || marked && (instance == o.Instance || !livesElsewhere(instance)) {
 			_ = ports.RemoveLink(l.Name) // its other end goes with it, and then it is gone
 		}
 	}
 }
 
-var doctorSerial atomic.Uint32
+var serial atomic.Uint32
 
 // exchange makes the interfaces and the bridge, sends both ways, and takes all away. It
 // returns how many frames arrived.
-func (x *doctor) exchange(ctx context.Context, finish bool) (arrived int, err error) {
-	base := int(doctorSerial.Add(1)%2) * 4
+func (x *visit) exchange(ctx context.Context, finish bool) (arrived int, err error) {
+	base := int(serial.Add(1)%2) * 4
 	var far [2]*packet.Conn
 	bridge := fmt.Sprintf("doctor:%d", base)
 	untagged := new(vswitch.VLANSet)
 	untagged.Add(0)
-	if err := x.sw.AddBridge(bridge, vswitch.BridgeConfig{FDB: fdb.DefaultLimits(), FloodVLANs: untagged}); err != nil {
+	if err := x.o.Switch.AddBridge(bridge, vswitch.BridgeConfig{FDB: fdb.DefaultLimits(), FloodVLANs: untagged}); err != nil {
 		return 0, err
 	}
 	defer func() {
-		if e := x.sw.DelBridge(bridge); err == nil && e != nil {
+		if e := x.o.Switch.DelBridge(bridge); err == nil && e != nil {
 			err = e
 		}
 	}()
 	for i := range far {
-		port, end := x.reconciler.doctoredName(base+2*i), x.reconciler.doctoredName(base+2*i+1)
+		port, end := x.o.interfaceName(base+2*i), x.o.interfaceName(base+2*i+1)
 		index, endIndex, err := x.makePair(ctx, port, end)
 		if err != nil {
 			return 0, err
@@ -126,14 +126,14 @@ func (x *doctor) exchange(ctx context.Context, finish bool) (arrived int, err er
 		}
 		defer far[i].Close()
 		name := bridge + ":" + port
-		if err := x.sw.AddPort(bridge, name, vswitch.PortConfig{Finish: finish}); err != nil {
+		if err := x.o.Switch.AddPort(bridge, name, vswitch.PortConfig{Finish: finish}); err != nil {
 			return 0, err
 		}
 		device, err := ports.OpenPacket(port, index, ports.PacketOptions{Queues: 1})
 		if err != nil {
 			return 0, err
 		}
-		if err := x.sw.Attach(name, device, true, checksumMTU); err != nil {
+		if err := x.o.Switch.Attach(name, device, true, checksumMTU); err != nil {
 			return 0, err
 		}
 	}
@@ -152,7 +152,7 @@ func (x *doctor) exchange(ctx context.Context, finish bool) (arrived int, err er
 }
 
 // makePair makes a pair of interfaces that say nothing, and waits until they carry.
-func (x *doctor) makePair(ctx context.Context, port, far string) (portIndex, farIndex int, err error) {
+func (x *visit) makePair(ctx context.Context, port, far string) (portIndex, farIndex int, err error) {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.MTU = port, checksumMTU
 	veth := netlink.NewVeth(attrs)
@@ -170,7 +170,7 @@ func (x *doctor) makePair(ctx context.Context, port, far string) (portIndex, far
 		if err != nil {
 			return 0, 0, fmt.Errorf("look at interface %s: %w", name, err)
 		}
-		if err := netlink.LinkSetAlias(l, ports.Owned(x.reconciler.instance, "doctor")); err != nil {
+		if err := netlink.LinkSetAlias(l, ports.Owned(x.o.Instance, "doctor")); err != nil {
 			return 0, 0, fmt.Errorf("mark interface %s: %w", name, err)
 		}
 		// A kernel without IPv6 has nothing to be turned off.

@@ -1,10 +1,8 @@
-package ctl
+package doctor
 
 import (
 	"sync"
 	"time"
-
-	vswitch "vswitch/switch"
 )
 
 // Counters that say nothing of when they counted, as a MAC table's of what gave way and
@@ -25,13 +23,8 @@ type lossHistory struct {
 
 type lossLook struct {
 	at     time.Time
-	missed map[string]uint64    // by a tunnel's endpoint
-	tables map[string]tableLook // by bridge
-}
-
-type tableLook struct {
-	size    int
-	evicted uint64
+	missed map[string]uint64 // by a tunnel's endpoint
+	tables map[string]Table  // by bridge
 }
 
 // add adds a look, and forgets what is too old to be compared with. Of looks that come
@@ -70,10 +63,10 @@ func (h *lossHistory) evictedLately(bridge string, size int, n uint64) uint64 {
 		if !ok {
 			return n // it is younger than that look
 		}
-		if t.size != size {
+		if t.Size != size {
 			break
 		}
-		base = t.evicted
+		base = t.Evicted
 	}
 	return since(base, n)
 }
@@ -86,12 +79,12 @@ func since(before, now uint64) uint64 {
 	return now - before
 }
 
-// keepHistory looks at the counters until done is closed.
-func (d *Daemon) keepHistory(done <-chan struct{}) {
+// Run looks at the counters until done is closed.
+func (d *Doctor) Run(done <-chan struct{}) {
 	tick := time.NewTicker(historyEach)
 	defer tick.Stop()
 	for {
-		d.history.add(d.lookAtLosses(time.Now()))
+		d.look(time.Now())
 		select {
 		case <-done:
 			return
@@ -100,19 +93,8 @@ func (d *Daemon) keepHistory(done <-chan struct{}) {
 	}
 }
 
-func (d *Daemon) lookAtLosses(now time.Time) lossLook {
-	l := lossLook{at: now, missed: map[string]uint64{}, tables: map[string]tableLook{}}
-	for _, x := range d.endpointDrops() {
-		if x.Reason == vswitch.DropMissed.String() {
-			l.missed[x.Port] += x.Count
-		}
-	}
-	bridges, err := d.portsOf("", "")
-	if err != nil {
-		return l
-	}
-	for i := range bridges {
-		l.tables[bridges[i].Name] = tableLook{bridges[i].FDB.Size, bridges[i].FDB.Evicted}
-	}
-	return l
+func (d *Doctor) look(now time.Time) {
+	l := lossLook{at: now}
+	l.missed, l.tables = d.o.Host.Losses()
+	d.history.add(l)
 }

@@ -1,4 +1,4 @@
-package ctl
+package doctor
 
 import (
 	"bufio"
@@ -19,7 +19,7 @@ import (
 )
 
 // checkHost looks at what the daemon may do, and at the host's clock.
-func (x *doctor) checkHost() {
+func (x *visit) checkHost() {
 	x.checkCapabilities()
 	x.checkClock()
 	x.checkFiles()
@@ -38,7 +38,7 @@ var capabilities = []struct {
 	{"CAP_BPF or CAP_SYS_ADMIN", []int{unix.CAP_BPF, unix.CAP_SYS_ADMIN}, "load the program that keeps frames from the host's stack"},
 }
 
-func (x *doctor) checkCapabilities() {
+func (x *visit) checkCapabilities() {
 	have, err := effectiveCapabilities()
 	if err != nil {
 		x.unknown("host", "capabilities", "", "", "%v", err)
@@ -79,7 +79,7 @@ func effectiveCapabilities() (uint64, error) {
 }
 
 // checkClock asks the kernel whether somebody keeps its clock right (adjtimex(2)).
-func (x *doctor) checkClock() {
+func (x *visit) checkClock() {
 	var t unix.Timex
 	state, err := unix.Adjtimex(&t)
 	const timeError = 5 // TIME_ERROR, linux/timex.h
@@ -95,7 +95,7 @@ func (x *doctor) checkClock() {
 }
 
 // checkFiles looks at how many files the daemon may have open: each port takes some.
-func (x *doctor) checkFiles() {
+func (x *visit) checkFiles() {
 	var limit unix.Rlimit
 	entries, err := os.ReadDir("/proc/self/fd")
 	if e := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil || e != nil {
@@ -112,7 +112,7 @@ func (x *doctor) checkFiles() {
 
 // checkBuffers looks at the bound of socket buffers, which only CAP_NET_ADMIN may go
 // beyond.
-func (x *doctor) checkBuffers() {
+func (x *visit) checkBuffers() {
 	have, err := effectiveCapabilities()
 	if err == nil && have&(1<<unix.CAP_NET_ADMIN) != 0 {
 		return
@@ -157,8 +157,8 @@ var kernelFeatures = []feature{
 }
 
 // checkKernel tries out what the switch needs of the kernel.
-func (x *doctor) checkKernel(ctx context.Context) {
-	x.ok("kernel", "version", "", "Linux %s", kernel())
+func (x *visit) checkKernel(ctx context.Context) {
+	x.ok("kernel", "version", "", "Linux %s", Kernel())
 	for _, f := range kernelFeatures {
 		x.judgeFeature(f, f.probe())
 	}
@@ -166,7 +166,7 @@ func (x *doctor) checkKernel(ctx context.Context) {
 	x.checkClsact(ctx)
 }
 
-func (x *doctor) judgeFeature(f feature, err error) {
+func (x *visit) judgeFeature(f feature, err error) {
 	switch {
 	case err == nil:
 		x.ok("kernel", "feature", f.name, "present")
@@ -237,7 +237,7 @@ func probeRing() error {
 // before reports whether the kernel is older.
 func before(major, minor int) bool {
 	var a, b int
-	if n, _ := fmt.Sscanf(kernel(), "%d.%d", &a, &b); n < 2 {
+	if n, _ := fmt.Sscanf(Kernel(), "%d.%d", &a, &b); n < 2 {
 		return false
 	}
 	return a < major || a == major && b < minor
@@ -309,16 +309,16 @@ func probeUDP(option int) func() error {
 }
 
 // checkClsact puts a stop on an interface of the doctor's own, as on a port.
-func (x *doctor) checkClsact(ctx context.Context) {
+func (x *visit) checkClsact(ctx context.Context) {
 	const name = "stop at tc ingress"
-	port, far := x.reconciler.doctoredName(8), x.reconciler.doctoredName(9)
+	port, far := x.o.interfaceName(8), x.o.interfaceName(9)
 	index, _, err := x.makePair(ctx, port, far)
 	if err != nil {
 		x.unknown("kernel", "feature", name, permissionFix(err), "%v", err)
 		return
 	}
 	defer ports.RemoveLink(port)
-	stop, err := x.stopper.Stop(index)
+	stop, err := x.o.Stopper.Stop(index)
 	if err != nil {
 		x.fail("kernel", "feature", name, "give the daemon CAP_NET_ADMIN and CAP_BPF; the kernel wants CONFIG_NET_CLS_BPF and CONFIG_NET_SCH_INGRESS",
 			"frames cannot be kept from the host's stack: %v", err)
@@ -326,4 +326,13 @@ func (x *doctor) checkClsact(ctx context.Context) {
 	}
 	x.ok("kernel", "feature", name, "works, by %s", stop.Kind())
 	_ = stop.Close() // it goes with its interface in any case
+}
+
+// Kernel returns the running kernel's release, as uname -r tells it.
+func Kernel() string {
+	var u unix.Utsname
+	if unix.Uname(&u) != nil {
+		return ""
+	}
+	return unix.ByteSliceToString(u.Release[:])
 }

@@ -1,4 +1,4 @@
-package ctl
+package doctor
 
 import (
 	"errors"
@@ -23,7 +23,7 @@ const (
 
 // checkLeftovers looks for interfaces and tc filters that a switch made and no running
 // configuration owns.
-func (x *doctor) checkLeftovers() {
+func (x *visit) checkLeftovers() {
 	links, err := ports.Links()
 	if err != nil {
 		x.unknown("leftovers", "interface", "", "", "%v", err)
@@ -38,7 +38,7 @@ func (x *doctor) checkLeftovers() {
 			}
 			found++
 			x.warn("leftovers", "interface", l.Name, "ip link del "+l.Name,
-				"a switch made it (%s), and no running configuration has it", ownerText(instance, x.reconciler.instance))
+				"a switch made it (%s), and no running configuration has it", ownerText(instance, x.o.Instance))
 		}
 		for _, stop := range stopsOn(l.Index) {
 			if x.isStopOwned(l, stop.instance) {
@@ -47,7 +47,7 @@ func (x *doctor) checkLeftovers() {
 			found++
 			// The qdisc stays: others may have filters on it.
 			x.warn("leftovers", "tc-filter", l.Name, fmt.Sprintf("tc filter del dev %s ingress pref %d handle %#x bpf", l.Name, stop.pref, stop.handle),
-				"a tc filter of a switch (%s) keeps its frames from the host, and it is no port of a running switch", ownerText(stop.instance, x.reconciler.instance))
+				"a tc filter of a switch (%s) keeps its frames from the host, and it is no port of a running switch", ownerText(stop.instance, x.o.Instance))
 		}
 	}
 	if found == 0 {
@@ -64,31 +64,19 @@ func ownerText(instance, own string) string {
 
 // isOwned reports whether an interface is a port's of this switch, or another living
 // switch's.
-func (x *doctor) isOwned(l ports.Link, instance, port string) bool {
-	r := x.reconciler
-	if instance != r.instance {
+func (x *visit) isOwned(l ports.Link, instance, port string) bool {
+	if instance != x.o.Instance {
 		return livesElsewhere(instance)
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	p := r.ports[port]
-	return p != nil && (p.link.Index == l.Index || port == l.Name)
+	return x.o.Host.IsPort(port, l)
 }
 
 // isStopOwned is isOwned for a tc filter.
-func (x *doctor) isStopOwned(l ports.Link, instance string) bool {
-	r := x.reconciler
-	if instance != r.instance {
+func (x *visit) isStopOwned(l ports.Link, instance string) bool {
+	if instance != x.o.Instance {
 		return livesElsewhere(instance)
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, p := range r.ports {
-		if p.stop != nil && p.link.Index == l.Index {
-			return true
-		}
-	}
-	return false
+	return x.o.Host.IsStopped(l.Index)
 }
 
 // livesElsewhere reports whether another instance has a process. Who cannot be asked

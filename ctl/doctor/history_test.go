@@ -1,4 +1,4 @@
-package ctl
+package doctor
 
 import (
 	"testing"
@@ -13,7 +13,7 @@ func TestLossHistory(t *testing.T) {
 	look := func(minute int, missed uint64, size int, evicted uint64) {
 		h.add(lossLook{
 			at:     begun.Add(time.Duration(minute) * time.Minute),
-			missed: map[string]uint64{"vxlan": missed}, tables: map[string]tableLook{"br0": {size, evicted}},
+			missed: map[string]uint64{"vxlan": missed}, tables: map[string]Table{"br0": {size, evicted}},
 		})
 	}
 	expect := func(when string, missed, lately uint64, size int, evicted, gone uint64) {
