@@ -100,7 +100,7 @@ func TestDemuxAddsFast(t *testing.T) {
 			t.Fatal("refused")
 		}
 	}
-	if took := time.Since(begin); took > time.Second {
+	if took := time.Since(begin); took > 5*time.Second {
 		t.Errorf("10,000 ports took %v", took)
 	}
 }

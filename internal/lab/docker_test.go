@@ -46,7 +46,7 @@ func TestDocker(t *testing.T) {
 	})
 	began = time.Now()
 	d.Must("restart", "c1")
-	if took := time.Since(began); took > 5*time.Second {
+	if took := time.Since(began); took > 9*time.Second {
 		t.Errorf("a restart took %v", took)
 	}
 	pids := d.cage.processes()
@@ -140,7 +140,7 @@ func TestPodman(t *testing.T) {
 	p.Must("run", "--rm", BusyboxImage, "true")
 	began = time.Now()
 	p.Must("restart", "c1")
-	if took := time.Since(began); took > 5*time.Second {
+	if took := time.Since(began); took > 9*time.Second {
 		t.Errorf("a restart took %v", took)
 	}
 	pids := p.cage.processes()
