@@ -166,6 +166,9 @@ func (w *wish) lease(b *config.Bridge) error {
 		if len(w.ips) > 0 {
 			return fail(types.ErrInvalidNetworkConfig, "ips: %s was asked for, but ipam is empty: the network has no addresses", w.ips[0])
 		}
+		if w.gateway != nil && *w.gateway && !w.options.IsSet("gateway") {
+			return fail(types.ErrInvalidNetworkConfig, "isDefaultGateway: true, but ipam is empty: without an address there is no default route")
+		}
 		if !w.options.IsSet("gateway") {
 			w.options["gateway"] = "none"
 		}

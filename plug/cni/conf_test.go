@@ -145,6 +145,7 @@ func TestLease(t *testing.T) {
 		"auto":                 {options: both, want: config.Options{"ip": "auto"}},
 		"no subnet":            {wrong: "has no subnet"},
 		"frames only":          {keys: `"ipam":{}`, want: config.Options{"gateway": "none"}},
+		"frames only, led":     {keys: `"ipam":{},"isDefaultGateway":true`, wrong: "isDefaultGateway: true, but ipam is empty"},
 		"frames only, with ip": {keys: `"ipam":{},"runtimeConfig":{"ips":["10.0.0.5"]}`, wrong: "ipam is empty"},
 		"a prefix's length":    {keys: `"runtimeConfig":{"ips":["10.0.0.5"]}`, options: v4, want: config.Options{"ip": "10.0.0.5/24"}},
 		"the other family":     {keys: `"runtimeConfig":{"ips":["10.0.0.5"]}`, options: both, want: config.Options{"ip": "10.0.0.5/24,auto6"}},
