@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
@@ -446,4 +447,42 @@ func TestManyAtOnce(t *testing.T) {
 		g.has(c, "address 10.1.0.5/24 on eth1")
 	}
 	strayThreads(t)
+}
+
+// A container has made many routes: they cost the switch no memory. A test's few thousand
+// stand for a million, which a container makes in seconds.
+func TestManyRoutes(t *testing.T) {
+	g := newGround(t)
+	s := spec()
+	g.mustPlug(s, nil)
+	const many = 4096
+	var batch strings.Builder
+	for i := range many {
+		fmt.Fprintf(&batch, "route add 172.%d.%d.%d/32 dev eth1\n", 16+i>>16, i>>8&255, i&255)
+	}
+	file := filepath.Join(t.TempDir(), "batch")
+	if err := os.WriteFile(file, []byte(batch.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	g.c.MustExec("ip", "-batch", file)
+	err := g.h.Do(func() error {
+		n, err := wire.Open(path(g.c))
+		if err != nil {
+			return err
+		}
+		defer n.Close()
+		kept, err := wire.RoutesKept(n, s)
+		if want := len(s.Routes) + len(s.Gateways); kept > want {
+			t.Errorf("of %d routes %d are kept, and %d are ours", many, kept, want)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	changed := s
+	changed.Routes = []wire.Route{route("10.9.0.0/16 10.1.0.8")}
+	g.mustPlug(changed, &s)
+	g.has(g.c, "route 10.9.0.0/16 via 10.1.0.8 on eth1 metric 0")
+	g.hasNot(g.c, "10.8.0.0/16")
 }

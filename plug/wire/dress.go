@@ -3,6 +3,7 @@ package wire
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -137,21 +138,36 @@ func (w *work) dropAddress(a netlink.Addr) error {
 	return nil
 }
 
-// routes lists the unicast routes of the container's main table.
-func (w *work) routes() ([]netlink.Route, error) {
-	var list []netlink.Route
+// routes lists what there is, in the container's main table, of those in list, and the best
+// default route of each family, whosever it is. The container may have made a million
+// others: they are looked at one by one, and none is kept.
+func (w *work) routes(list []Route) ([]netlink.Route, error) {
 	for try := 1; ; try++ {
-		var err error
-		list, err = w.in.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
+		var all []netlink.Route
+		best := map[netip.Prefix]netlink.Route{}
+		err := w.in.RouteListFilteredIter(netlink.FAMILY_ALL, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE, func(k netlink.Route) bool {
+			if k.Type != unix.RTN_UNICAST {
+				return true
+			}
+			if r, ok := w.ours(k); ok && slices.Contains(list, r) {
+				all = append(all, k)
+				return true
+			}
+			if dst := prefixOf(k.Dst); dst.Bits() == 0 {
+				if b, ok := best[dst]; !ok || k.Priority < b.Priority {
+					best[dst] = k
+				}
+			}
+			return true
+		})
 		if errors.Is(err, netlink.ErrDumpInterrupted) && try < dumpTries {
 			continue
 		}
 		if err != nil {
 			return nil, fmt.Errorf("list the container's routes: %w", err)
 		}
-		break
+		return slices.AppendSeq(all, maps.Values(best)), nil
 	}
-	return slices.DeleteFunc(list, func(r netlink.Route) bool { return r.Type != unix.RTN_UNICAST }), nil
 }
 
 // ours says whether r is the container's end's own, and which it is.
@@ -193,7 +209,7 @@ func (w *work) dropRoutes(had *Spec) error {
 	if len(gone) == 0 {
 		return nil
 	}
-	have, err := w.routes()
+	have, err := w.routes(gone)
 	if err != nil {
 		return err
 	}
@@ -211,7 +227,7 @@ func (w *work) dropRoutes(had *Spec) error {
 }
 
 func (w *work) addRoutes() error {
-	have, err := w.routes()
+	have, err := w.routes(w.s.all())
 	if err != nil {
 		return err
 	}
