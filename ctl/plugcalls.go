@@ -294,7 +294,7 @@ func (d *Daemon) Plugged(_ context.Context, bridge string) ([]api.PlugStatus, er
 		return nil, unknown("bridge", bridge)
 	}
 	var all []api.PlugStatus
-	items := d.heldPorts()
+	items, now := d.heldPorts(), d.plugs.portsSeen.ask(recentLimit)
 	for i := range doc.Bridges {
 		b := &doc.Bridges[i]
 		if bridge != "" && b.Name != bridge {
@@ -302,15 +302,54 @@ func (d *Daemon) Plugged(_ context.Context, bridge string) ([]api.PlugStatus, er
 		}
 		for _, p := range b.Ports {
 			if g, ok := p.Plug(); ok {
-				all = append(all, d.plugStatus(b, p, g, items[p.Name]))
+				all = append(all, d.plugStatusAt(now, b, p, g, items[p.Name]))
 			}
 		}
 	}
 	return all, nil
 }
 
+// plugPort is what is told of a plug's port.
+type plugPort struct {
+	state, reason string
+	mtu           int
+}
+
+// plugPort is what the switch has of a plug; now is false for what it had before the apply
+// that is under way.
+func (d *Daemon) plugPort(name string, now bool) plugPort {
+	if all := d.plugs.ports.Load(); all != nil {
+		if p, ok := (*all)[name]; ok {
+			return p
+		}
+	}
+	if !now {
+		return plugPort{state: api.PortWaiting, reason: "the port does not exist yet: a change is under way"}
+	}
+	return plugPort{state: api.PortWaiting, reason: "the port does not exist yet"}
+}
+
+// seePlugPorts notes what the switch has of plugs.
+func (d *Daemon) seePlugPorts() {
+	r := d.reconciler
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	all := map[string]plugPort{}
+	for name, p := range r.ports {
+		if p.port.Object() == config.PlugPort {
+			all[name] = plugPort{p.state, p.reason, p.link.MTU}
+		}
+	}
+	d.plugs.ports.Store(&all)
+}
+
 // plugStatus is what is true of a plug; item is whom it was made for, or empty.
 func (d *Daemon) plugStatus(b *config.Bridge, p config.Port, g config.Plug, item held.Item) api.PlugStatus {
+	return d.plugStatusAt(d.plugs.portsSeen.ask(recentLimit), b, p, g, item)
+}
+
+// plugStatusAt is plugStatus for who has asked for ports already; now is what he was told.
+func (d *Daemon) plugStatusAt(now bool, b *config.Bridge, p config.Port, g config.Plug, item held.Item) api.PlugStatus {
 	s := api.PlugStatus{Bridge: b.Name, Port: p.Name, Container: g.Container.String(), IfName: g.IfName, Options: p.Options.Typed()}
 	s.Owner, s.Since = item.Owner, item.Since
 	if g.Container.Kind == config.RuntimeContainer { // who named and moved the interface itself
@@ -319,15 +358,9 @@ func (d *Daemon) plugStatus(b *config.Bridge, p config.Port, g config.Plug, item
 			s.Container = item.Owner + ":" + g.Aliases[0]
 		}
 	}
-	r := d.reconciler
-	r.mu.Lock()
-	ps := r.ports[p.Name]
-	state, reason := api.PortWaiting, "the port does not exist yet"
-	if ps != nil {
-		state, reason = ps.state, ps.reason
-		s.MTU = ps.link.MTU
-	}
-	r.mu.Unlock()
+	seen := d.plugPort(p.Name, now)
+	state, reason := seen.state, seen.reason
+	s.MTU = seen.mtu
 	st, kept := d.plugs.keeper.State(p.Name)
 	if !kept {
 		s.State, s.Addresses, s.Gateways = plug.Plugged, g.Addresses, g.Gateways
@@ -355,7 +388,7 @@ func (d *Daemon) Published(_ context.Context, bridge string) ([]api.PublishStatu
 	if doc := d.current(); bridge != "" && doc.Bridge(bridge) == nil {
 		return nil, unknown("bridge", bridge)
 	}
-	d.plugs.gateways.apply() // what has just been changed counts, too
+	d.plugs.rulesMade.ask(recentLimit) // what has just been changed counts, too
 	return slices.DeleteFunc(d.plugs.gateways.list(), func(p api.PublishStatus) bool { return bridge != "" && p.Bridge != bridge }), nil
 }
 

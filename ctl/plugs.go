@@ -39,6 +39,11 @@ type plugs struct {
 	alias     func(port string) string
 	dockerErr atomic.Pointer[string]
 
+	// What plugged and published tell.
+	ports     atomic.Pointer[map[string]plugPort]
+	portsSeen recent // ports
+	rulesMade recent // the gateways' rules
+
 	// Guarded by reconciler.mu.
 	misfits map[held.Misfit]bool // that were told
 	mtus    map[string]int       // of bridges that have plugs, as the keeper was told
@@ -60,6 +65,8 @@ func (d *Daemon) openPlugs(o Options, instance string) error {
 		Hooks: plug.Hooks{Changed: d.plugChanged, Gone: d.plugsGone},
 	})
 	p.gateways = newGateways(instance, o.Plug.ResolvConf, d.log, d.gatewayState)
+	p.portsSeen = recent{work: d.seePlugPorts, start: d.running.Go}
+	p.rulesMade = recent{work: p.gateways.apply, start: d.running.Go}
 	d.plugs = p
 	d.removeUnnamed() // before anybody makes one
 	return nil
