@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"vswitch/ctl/api"
@@ -47,10 +46,11 @@ type uplinkPort struct {
 	due    time.Time      // when to look at addresses again; zero: when something happens
 	device vswitch.Device // that was told of the host's addresses
 	local  int            // index of the local port that has what moved; 0: none has
-	nic    int            // index of the interface that it came from
-	mac    string         // of the NIC and the local port, as device was told
+	told   string         // what a move, or macnat, was told of the host's interfaces
+	held   bool           // not attached until its addresses can move
 
-	sought map[soughtKey]time.Time // when it was asked who has an address
+	networks []hostNetwork           // of the host's on the LAN, as far as macnat knows
+	sought   map[soughtKey]time.Time // when it was asked who has an address
 }
 
 const (
@@ -58,6 +58,7 @@ const (
 	// DHCP client adds its routes after them.
 	uplinkSettle = time.Second
 	uplinkAgain  = 10 * time.Second // after a later move failed
+	heldFor      = 365 * 24 * time.Hour
 )
 
 // open reads what an earlier run left.
@@ -143,29 +144,38 @@ func (r *reconciler) uplinkEventsLocked(indexes map[int]bool, all bool, now time
 		if p == nil || !x.due.IsZero() {
 			continue
 		}
-		local := r.ports[p.bridge]
-		if all || indexes[p.link.Index] || local != nil && indexes[local.link.Index] {
+		if all || indexes[p.link.Index] || slices.ContainsFunc(r.hostPortsLocked(p.bridge), func(h *portState) bool { return indexes[h.link.Index] }) {
 			x.due = now.Add(uplinkSettle)
 		}
 	}
 }
 
-// macsOf are the addresses that a move, or macnat, was told of.
-func macsOf(nic, local *portState) string { return nic.link.MAC.String() + local.link.MAC.String() }
-
 // uplinksLocked moves what is to be moved.
 func (r *reconciler) uplinksLocked(now time.Time) {
 	for _, name := range slices.Sorted(maps.Keys(r.uplinks.ports)) {
 		x, p := r.uplinks.ports[name], r.ports[name]
-		if p == nil || p.device == nil {
+		if p == nil {
 			continue
 		}
 		local := r.ports[p.bridge]
 		if local == nil || local.device == nil || local.link.Index == 0 {
+			if takesAddresses(p.port) && p.device != nil {
+				r.stayLocked(p, local, x, now)
+			}
 			continue
 		}
-		r.seekLocked(p, local, x, now)
-		fresh := x.device != p.device || x.local != local.link.Index || x.nic != p.link.Index || x.mac != macsOf(p, local)
+		if x.held && p.device == nil && !now.Before(x.due) {
+			backoff := p.backoff
+			p.retryAt = time.Time{}
+			r.linkLocked(p, now)
+			p.backoff = backoff
+		}
+		if p.device == nil {
+			continue
+		}
+		r.seekLocked(p, x, now)
+		told := r.hostEndsLocked(p)
+		fresh := x.device != p.device || x.local != local.link.Index || x.told != told
 		rec := r.uplinks.records[name]
 		changed := rec != nil && (!local.link.Up && len(rec.Addresses) > 0 || rec.MAC != p.link.MAC.String())
 		if !fresh && !changed && (x.due.IsZero() || now.Before(x.due)) {
@@ -180,15 +190,42 @@ func (r *reconciler) uplinksLocked(now time.Time) {
 					x.due = now.Add(uplinkAgain)
 					continue
 				}
-				// Cut off from the host's stack, with its addresses, it would cut the host off.
-				r.detachLocked(p)
-				r.fail(p, now, err)
+				r.holdLocked(p, x, now, err)
 				continue
 			}
 		}
-		r.pinLocked(p, local)
-		x.device, x.local, x.nic, x.mac = p.device, local.link.Index, p.link.Index, macsOf(p, local)
+		if x.held {
+			x.held = false
+			p.forgive()
+		}
+		r.pinLocked(p, x)
+		x.device, x.local, x.told = p.device, local.link.Index, r.hostEndsLocked(p)
 	}
+}
+
+// stayLocked leaves the addresses with the interface, or gives them back, because there is no
+// local port to have them.
+func (r *reconciler) stayLocked(p, local *portState, x *uplinkPort, now time.Time) {
+	if rec := r.uplinks.records[p.port.Name]; rec != nil {
+		r.giveBackLocked(rec)
+	}
+	x.local = 0
+	why := "it does not exist"
+	if local != nil && local.reason != "" {
+		why = local.reason
+	}
+	r.holdLocked(p, x, now, fmt.Errorf("its addresses stay with it, since %s, which is to have them, is not ready: %s", p.bridge, why))
+	x.due = time.Time{} // as soon as it is
+}
+
+// holdLocked lets a port's interface go until its addresses can move: cut off from the host's
+// stack, with its addresses, it would cut the host off. It is attached in the moment of the next
+// try, not before.
+func (r *reconciler) holdLocked(p *portState, x *uplinkPort, now time.Time, err error) {
+	r.detachLocked(p)
+	r.fail(p, now, err)
+	x.held, x.due = true, p.retryAt
+	p.retryAt = now.Add(heldFor)
 }
 
 // takeLocked moves the addresses and routes of p's interface to the local port, and those
@@ -248,7 +285,7 @@ func (r *reconciler) takeLocked(p, local *portState, x *uplinkPort, now time.Tim
 	}
 	was := local.link.Up
 	// Once without addresses, too: a DHCP client may wait for the local port.
-	if err := r.readyLocked(local, p, len(rec.Addresses) > 0 || x.local != to.index); err != nil {
+	if err := r.readyLocked(local, p, x, len(rec.Addresses) > 0 || x.local != to.index); err != nil {
 		return fail(err)
 	}
 	if err := move(nic, to, addresses, routes); err != nil {
@@ -318,7 +355,13 @@ func (r *reconciler) stillLocked(rec *uplinkRecord, local int, here bool, now ti
 }
 
 // readyLocked makes the local port ready for the addresses of an interface.
-func (r *reconciler) readyLocked(local, p *portState, needed bool) error {
+func (r *reconciler) readyLocked(local, p *portState, x *uplinkPort, needed bool) error {
+	// What the host sends must fit where it leaves. Who sets another MTU by hand has the last word.
+	if x.told != r.hostEndsLocked(p) && mtu(local.port) == 0 && local.link.MTU != p.link.MTU {
+		if err := ports.SetMTU(local.link.Index, p.link.MTU); err != nil {
+			return fmt.Errorf("give %s the MTU %d of %s: %w", local.port.Name, p.link.MTU, p.port.Name, err)
+		}
+	}
 	if mac := r.mac(local.port); mac.String() != local.link.MAC.String() {
 		if err := ports.SetMAC(local.link.Index, mac); err != nil {
 			return fmt.Errorf("give %s the MAC address %s: %w", local.port.Name, mac, err)
@@ -355,6 +398,11 @@ func (r *reconciler) giveBackLocked(rec *uplinkRecord) {
 	p := r.ports[rec.Bridge]
 	if p == nil || p.device == nil || p.link.Index != local.Index {
 		local = ports.Link{} // somebody else's, or gone
+	}
+	if local.Index != 0 && mtu(p.port) == 0 && local.MTU != kernelMTU {
+		if err := ports.SetMTU(local.Index, kernelMTU); err != nil {
+			r.log.Warn("MTU could not be set back", "port", rec.Bridge, "err", err)
+		}
 	}
 	still := r.stillLocked(rec, local.Index, local.Index != 0, now)
 	delete(u.records, rec.Port)
@@ -401,82 +449,6 @@ func (r *reconciler) giveBackLocked(rec *uplinkRecord) {
 	} else {
 		r.log.Info("addresses are back", "interface", nic.Name, "addresses", still.list())
 	}
-}
-
-// nicOf finds the interface that a record's addresses came from, under another name if somebody
-// renamed it meanwhile.
-func nicOf(rec *uplinkRecord) (ports.Link, error) {
-	l, exists, err := ports.LinkByName(rec.Port)
-	if err != nil || exists {
-		return l, err
-	}
-	all, err := ports.Links()
-	for _, l := range all {
-		if l.Index == rec.Index && l.MAC.String() == rec.MAC {
-			return l, nil
-		}
-	}
-	return l, errors.Join(err, fmt.Errorf("interface %s does not exist", rec.Port))
-}
-
-// pinLocked tells a port with macnat which addresses are the host's.
-func (r *reconciler) pinLocked(p, local *portState) {
-	d, ok := p.device.(*ports.Packet)
-	if !ok || p.port.Options["macnat"] != "true" {
-		return
-	}
-	addresses, err := everyAddressOn(local.link.Index)
-	if err != nil {
-		r.log.Warn("macnat does not know the host's addresses", "port", p.port.Name, "err", err)
-		return
-	}
-	vlan := 0
-	if local.port.Options.IsSet("tag") && local.port.Options["tag"] != p.port.Options["tag"] {
-		vlan = local.port.Options.Int("tag")
-	}
-	var host []ports.HostAddress
-	for _, a := range addresses {
-		host = append(host, ports.HostAddress{Addr: a.Prefix.Addr(), VLAN: uint16(vlan), MAC: local.link.MAC})
-	}
-	d.SetMACNAT(p.link.MAC, host)
-}
-
-// differs reports whether there is something new to write down.
-func (rec *uplinkRecord) differs(old *uplinkRecord) bool {
-	if len(rec.Addresses) != len(old.Addresses) || len(rec.Routes) != len(old.Routes) || rec.Bridge != old.Bridge {
-		return true
-	}
-	const noise = 5 // seconds
-	ends := func(rec *uplinkRecord, a hostAddress) int64 {
-		if a.Valid == forever {
-			return 1 << 62
-		}
-		return rec.Time.Unix() + int64(a.Valid)
-	}
-	for _, a := range rec.Addresses {
-		i := slices.IndexFunc(old.Addresses, func(b hostAddress) bool { return a.Prefix == b.Prefix })
-		if i < 0 {
-			return true
-		}
-		if d := ends(rec, a) - ends(old, old.Addresses[i]); d > noise || d < -noise {
-			return true
-		}
-	}
-	for _, g := range rec.Routes {
-		if !slices.ContainsFunc(old.Routes, func(h hostRoute) bool { return g.Text == h.Text }) {
-			return true
-		}
-	}
-	return false
-}
-
-// list is a record's addresses for people.
-func (rec *uplinkRecord) list() string {
-	var all []string
-	for _, a := range rec.Addresses {
-		all = append(all, a.Prefix.String())
-	}
-	return strings.Join(all, ", ")
 }
 
 // uplinkNotesLocked adds to a port's status where its addresses are, and what macnat did.

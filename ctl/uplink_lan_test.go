@@ -195,7 +195,7 @@ func TestMACNAT(t *testing.T) {
 	}
 
 	// After a start, containers that say nothing are reached by who knows them.
-	for _, c := range []*lab.Container{c1, c2} {
+	for _, c := range []*lab.Container{c1, c2, c50} {
 		c.MustExec("ip", "neigh", "flush", "all")
 	}
 	u.d.Kill()
@@ -205,6 +205,9 @@ func TestMACNAT(t *testing.T) {
 		if err := peer.Ping(addr); err != nil {
 			t.Errorf("after a start: %v", err)
 		}
+	}
+	if err := lab.Ping(b50, c50); err != nil {
+		t.Errorf("after a start, in VLAN 50, where the host has no address: %v", err)
 	}
 	t.Logf("reached again after %v", time.Since(began))
 
@@ -217,6 +220,30 @@ func TestMACNAT(t *testing.T) {
 	if err := has(strings.Join(mustPort(t, u.d, "eth1").Notes, "; "), "used an address of the host"); err != nil {
 		t.Error(err)
 	}
+
+	// Nor in a VLAN: of an internal port, and of the local port that is moved into it, by whatever
+	// mode of the uplink.
+	b50.MustExec("ip", "addr", "add", "192.0.2.8/24", "dev", "eth0")
+	robbed := func(when, addr string) {
+		t.Helper()
+		if err := b50.Ping(addr); err != nil {
+			t.Errorf("%s, before: %v", when, err)
+		}
+		c50.MustExec("ip", "addr", "add", addr+"/24", "dev", "eth0")
+		c50.MustExec("busybox", "arping", "-c", "1", "-U", "-w", "1", "-I", "eth0", addr)
+		c50.MustExec("ip", "addr", "del", addr+"/24", "dev", "eth0")
+		if err := b50.Ping(addr); err != nil {
+			t.Errorf("%s, after a container claimed the address: %v", when, err)
+		}
+	}
+	u.d.Ctl("add-port", "br0", "host50", "type=internal", "tag=50", "ip=10.50.0.1/24")
+	waitPort(t, u.d, "host50", "up")
+	robbed("an internal port", "10.50.0.1")
+	u.d.Ctl("del-port", "host50")
+	u.d.Ctl("set-br", "br0", "tag=50")
+	robbed("the local port in VLAN 50", "192.0.2.1")
+	u.d.Ctl("set-port", "eth1", "tag=50", "vlan_mode=native-tagged")
+	robbed("the uplink native-tagged in VLAN 50", "192.0.2.1")
 }
 
 // lease gets an address by DHCP from the peer.

@@ -310,6 +310,63 @@ func TestUplinkBadFile(t *testing.T) {
 	stackIs(t, "at last", u.a, "br0", before)
 }
 
+// TestUplinkNotReady: where the local port cannot be had, as by a kernel bridge of its name, the addresses stay
+// where they are and the host is reached. And the local port has the MTU of the NIC whose addresses it has.
+func TestUplinkNotReady(t *testing.T) {
+	u := newUplink(t, lab.DaemonOptions{})
+	before := stackOf(u.a, "eth1")
+	u.a.MustExec("ip", "link", "add", "br1", "type", "bridge")
+	u.a.MustExec("ip", "link", "set", "eth1", "mtu", "1400")
+	u.d.Ctl("add-br", "br1")
+	u.d.Ctl("add-port", "br1", "eth1", "--take-addresses")
+	waitPort(t, u.d, "eth1", "error", "addresses stay with it, since br1", "is not ready")
+	reached := func(when string) {
+		t.Helper()
+		if err := u.a.Ping("192.0.2.9"); err != nil {
+			t.Errorf("%s: %v", when, err)
+		}
+	}
+	reached("no local port")
+	stackIs(t, "no local port", u.a, "eth1", before)
+	u.a.MustExec("ip", "link", "del", "br1")
+	waitPort(t, u.d, "eth1", "up")
+	stackIs(t, "a local port", u.a, "br1", before)
+	reached("a local port")
+	mtu := func(when string, want int) {
+		t.Helper()
+		if err := lab.Wait(patient, func() error {
+			l, err := u.a.Link("br1")
+			if err == nil && l.Attrs().MTU != want {
+				err = fmt.Errorf("br1 has MTU %d, want %d", l.Attrs().MTU, want)
+			}
+			return err
+		}); err != nil {
+			t.Errorf("%s: %v", when, err)
+		}
+	}
+	mtu("the NIC's", 1400)
+	u.a.MustExec("ip", "link", "set", "eth1", "mtu", "1300")
+	mtu("the NIC's new one", 1300)
+	u.d.Ctl("set-br", "br1", "mtu=1450")
+	mtu("the bridge's own", 1450)
+	u.d.Ctl("set-br", "br1", "mtu=")
+	mtu("the NIC's again", 1300)
+
+	// After kill -9 the name is somebody else's again: the NIC gets back what it had.
+	u.d.Kill()
+	u.a.MustExec("ip", "link", "add", "br1", "type", "bridge")
+	u.d.Start()
+	waitPort(t, u.d, "eth1", "error", "is not ready")
+	stackIs(t, "given back", u.a, "eth1", before)
+	reached("given back")
+	u.a.MustExec("ip", "link", "del", "br1")
+	waitPort(t, u.d, "eth1", "up")
+	stackIs(t, "a local port again", u.a, "br1", before)
+	u.d.Ctl("del-port", "eth1")
+	mtu("without a NIC", 1500)
+	stackIs(t, "del-port", u.a, "eth1", before)
+}
+
 // TestUplinkWithoutAddresses: there is nothing to take until there is, and the local port may get
 // a lease by itself.
 func TestUplinkWithoutAddresses(t *testing.T) {

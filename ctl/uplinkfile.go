@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"vswitch/ports"
 )
 
 // uplinkRecord is what moved from a port's interface to the local port. It is on the disk
@@ -68,6 +70,60 @@ func (rec *uplinkRecord) mac() net.HardwareAddr {
 		return nil
 	}
 	return m
+}
+
+// nicOf finds the interface that a record's addresses came from, under another name if somebody
+// renamed it meanwhile.
+func nicOf(rec *uplinkRecord) (ports.Link, error) {
+	l, exists, err := ports.LinkByName(rec.Port)
+	if err != nil || exists {
+		return l, err
+	}
+	all, err := ports.Links()
+	for _, l := range all {
+		if l.Index == rec.Index && l.MAC.String() == rec.MAC {
+			return l, nil
+		}
+	}
+	return l, errors.Join(err, fmt.Errorf("interface %s does not exist", rec.Port))
+}
+
+// differs reports whether there is something new to write down.
+func (rec *uplinkRecord) differs(old *uplinkRecord) bool {
+	if len(rec.Addresses) != len(old.Addresses) || len(rec.Routes) != len(old.Routes) || rec.Bridge != old.Bridge {
+		return true
+	}
+	const noise = 5 // seconds
+	ends := func(rec *uplinkRecord, a hostAddress) int64 {
+		if a.Valid == forever {
+			return 1 << 62
+		}
+		return rec.Time.Unix() + int64(a.Valid)
+	}
+	for _, a := range rec.Addresses {
+		i := slices.IndexFunc(old.Addresses, func(b hostAddress) bool { return a.Prefix == b.Prefix })
+		if i < 0 {
+			return true
+		}
+		if d := ends(rec, a) - ends(old, old.Addresses[i]); d > noise || d < -noise {
+			return true
+		}
+	}
+	for _, g := range rec.Routes {
+		if !slices.ContainsFunc(old.Routes, func(h hostRoute) bool { return g.Text == h.Text }) {
+			return true
+		}
+	}
+	return false
+}
+
+// list is a record's addresses for people.
+func (rec *uplinkRecord) list() string {
+	var all []string
+	for _, a := range rec.Addresses {
+		all = append(all, a.Prefix.String())
+	}
+	return strings.Join(all, ", ")
 }
 
 // readUplinks reads the file; that there is none is no error.

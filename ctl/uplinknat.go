@@ -46,6 +46,87 @@ func natNotes(d *ports.Packet) []string {
 	return notes
 }
 
+// hostPortsLocked are the ports of a bridge by which the host itself is on it: the local port
+// first.
+func (r *reconciler) hostPortsLocked(bridge string) (all []*portState) {
+	b := r.desired.Bridge(bridge)
+	if b == nil {
+		return nil
+	}
+	add := func(name string) {
+		if h := r.ports[name]; h != nil && h.device != nil && h.link.Index != 0 {
+			all = append(all, h)
+		}
+	}
+	add(b.Name)
+	for _, p := range b.Ports {
+		if p.Object() == config.InternalPort {
+			add(p.Name)
+		}
+	}
+	return all
+}
+
+// hostEndsLocked says in words what takeLocked and pinLocked lean on of the interfaces that are
+// the host's, so that they are told anew when it changes.
+func (r *reconciler) hostEndsLocked(p *portState) string {
+	say := fmt.Sprint(p.link.Index, p.link.MAC, p.link.MTU, p.port.VLANs())
+	for _, h := range r.hostPortsLocked(p.bridge) {
+		say += fmt.Sprint(" ", h.port.Name, h.link.Index, h.link.MAC, h.link.Up, h.port.VLANs(), mtu(h.port))
+	}
+	return say
+}
+
+// lanVLAN is the VLAN that what a port sends without a tag has on the LAN behind an uplink; 0:
+// none. ok is false where it does not get there.
+func lanVLAN(from, uplink config.Port) (vlan uint16, ok bool) {
+	f, u := from.VLANs(), uplink.VLANs()
+	switch {
+	case !u.Admits(f.Tag):
+		return 0, false
+	case u.Mode == config.Access || u.Mode == config.NativeUntagged && f.Tag == u.Tag:
+		return 0, true
+	}
+	return f.Tag, true
+}
+
+// hostNetwork is a network of the host's on the LAN.
+type hostNetwork struct {
+	vlan   uint16
+	prefix netip.Prefix
+}
+
+// pinLocked tells a port with macnat which addresses are the host's.
+func (r *reconciler) pinLocked(p *portState, x *uplinkPort) {
+	d, ok := p.device.(*ports.Packet)
+	if !ok || p.port.Options["macnat"] != "true" {
+		return
+	}
+	var host []ports.HostAddress
+	var ends []ports.HostEnd
+	x.networks = nil
+	for _, h := range r.hostPortsLocked(p.bridge) {
+		vlan, ok := lanVLAN(h.port, p.port)
+		if !ok || !h.link.Up {
+			continue
+		}
+		addresses, err := everyAddressOn(h.link.Index)
+		if err != nil {
+			r.log.Warn("macnat does not know the host's addresses", "port", p.port.Name, "interface", h.port.Name, "err", err)
+			return
+		}
+		end := ports.HostEnd{VLAN: vlan, MAC: h.link.MAC}
+		ends = append(ends, end)
+		for _, a := range addresses {
+			host = append(host, ports.HostAddress{Addr: a.Prefix.Addr(), HostEnd: end})
+			if !a.Prefix.Addr().IsLinkLocalUnicast() {
+				x.networks = append(x.networks, hostNetwork{vlan, a.Prefix.Masked()})
+			}
+		}
+	}
+	d.SetMACNAT(p.link.MAC, host, ends)
+}
+
 // soughtAgain is how often an address is asked for that nobody answers for.
 const soughtAgain = 10 * time.Second
 
@@ -56,7 +137,7 @@ const maxSought = 1024
 // and that nobody is known to have, as the LAN's own sender would: the answer goes to it, and
 // is learned on its way. Else a container that only listens would not be reached after a start
 // of the daemon until its neighbours doubt what they know, up to a minute later.
-func (r *reconciler) seekLocked(p, local *portState, x *uplinkPort, now time.Time) {
+func (r *reconciler) seekLocked(p *portState, x *uplinkPort, now time.Time) {
 	d, ok := p.device.(*ports.Packet)
 	if !ok {
 		return
@@ -65,13 +146,9 @@ func (r *reconciler) seekLocked(p, local *portState, x *uplinkPort, now time.Tim
 	if len(sought) == 0 {
 		return
 	}
-	links, err := addressesOn(local.link.Index)
-	if err != nil {
-		r.log.Debug("macnat does not know which addresses are the LAN's", "port", p.port.Name, "err", err)
-	}
 	var frames []vswitch.Injected
 	for _, s := range sought {
-		if !onLink(links, s.Dst) {
+		if !onLink(x.networks, s.VLAN, s.Dst) {
 			continue // what the LAN routes by this host is no container's to claim
 		}
 		k := soughtKey{s.Dst, s.VLAN}
@@ -91,15 +168,15 @@ func (r *reconciler) seekLocked(p, local *portState, x *uplinkPort, now time.Tim
 	}
 }
 
-// onLink says whether an address is in a network of the host's on the LAN. Where the host has
-// none of that family, nothing is routed by it.
-func onLink(links []hostAddress, a netip.Addr) bool {
+// onLink says whether an address of a VLAN of the LAN is in a network that the host has there.
+// Where the host has none of that family, nothing is routed by it.
+func onLink(networks []hostNetwork, vlan uint16, a netip.Addr) bool {
 	same := 0
-	for _, l := range links {
-		if l.Prefix.Addr().Is4() != a.Is4() {
+	for _, n := range networks {
+		if n.vlan != vlan || n.prefix.Addr().Is4() != a.Is4() {
 			continue
 		}
-		if same++; l.Prefix.Masked().Contains(a) {
+		if same++; n.prefix.Contains(a) {
 			return true
 		}
 	}

@@ -34,6 +34,7 @@ import (
 // Thread-safety: as Packet's; what is set may be set at any time.
 type macNAT struct {
 	mac     atomic.Uint64
+	gates   atomic.Pointer[[]natGate]
 	table   *natTable
 	scratch [maxSenders]atomic.Pointer[natScratch] // by worker
 
@@ -50,6 +51,12 @@ type Sought struct {
 	VLAN     uint16 // 0: untagged
 	Src, Dst netip.Addr
 	MAC      [6]byte // the sender's
+}
+
+// natGate is where what is for nobody's address goes in a VLAN: to the host, which may route it.
+type natGate struct {
+	vlans uint32 // as natKey's
+	mac   uint64
 }
 
 // Bounds of macNAT.
@@ -104,6 +111,11 @@ func (p *Packet) MACNAT() (s MACNATStats, ok bool) {
 // HostAddress is an address of the host's own, which no container can take.
 type HostAddress struct {
 	Addr netip.Addr
+	HostEnd
+}
+
+// HostEnd is an interface of the host's behind a device with macnat.
+type HostEnd struct {
 	VLAN uint16 // on the LAN; 0: untagged
 	MAC  net.HardwareAddr
 }
@@ -144,9 +156,10 @@ func (m *macNAT) seek(h *natHeaders, b []byte) {
 	}
 }
 
-// SetMACNAT tells a device with macnat the NIC's MAC address, and which addresses are the
-// host's; of more than 256 the rest is as anybody's.
-func (p *Packet) SetMACNAT(mac net.HardwareAddr, host []HostAddress) {
+// SetMACNAT tells a device with macnat the NIC's MAC address, which addresses are the host's (of
+// more than 256 the rest is as anybody's), and by which interface, the first of a VLAN, the host
+// gets what comes for an address that nobody has.
+func (p *Packet) SetMACNAT(mac net.HardwareAddr, host []HostAddress, ends []HostEnd) {
 	m := p.nat
 	if m == nil {
 		return
@@ -162,6 +175,27 @@ func (p *Packet) SetMACNAT(mac net.HardwareAddr, host []HostAddress) {
 		keys, macs = append(keys, key6(b[:], uint32(a.VLAN)<<16)), append(macs, mac48(a.MAC))
 	}
 	m.table.setHost(keys, macs)
+	var gates []natGate
+	for _, e := range ends {
+		if len(e.MAC) == 6 {
+			gates = append(gates, natGate{uint32(e.VLAN) << 16, mac48(e.MAC)})
+		}
+	}
+	m.gates.Store(&gates)
+}
+
+// gate leads a frame for nobody's address to the host, where the host is in its VLAN.
+func (m *macNAT) gate(b []byte, vlans uint32) {
+	gates := m.gates.Load()
+	if gates == nil {
+		return
+	}
+	for i := range *gates {
+		if g := &(*gates)[i]; g.vlans == vlans {
+			put48(b, g.mac)
+			return
+		}
+	}
 }
 
 // send is Packet.Send.
@@ -315,6 +349,9 @@ func (m *macNAT) restore(f *frame.Frame, nic uint64) {
 		}
 		m.unknown.Add(1)
 		m.seek(&h, b)
+		if h.ip {
+			m.gate(b, h.dst.vlans)
+		}
 		return
 	}
 	m.table.use(i)

@@ -48,7 +48,7 @@ func TestMACNATProbeAnswer(t *testing.T) {
 // TestMACNATForgedSource has a container write the NIC's MAC as its frame's source: ARP goes out as it is.
 func TestMACNATForgedSource(t *testing.T) {
 	r := newRig(t)
-	(&Packet{nat: r.macNAT}).SetMACNAT(testNIC, []HostAddress{{Addr: netip.MustParseAddr("10.0.0.1"), MAC: testNIC}})
+	(&Packet{nat: r.macNAT}).SetMACNAT(testNIC, []HostAddress{{Addr: netip.MustParseAddr("10.0.0.1"), HostEnd: HostEnd{MAC: testNIC}}}, nil)
 	b := eth(testAll, testNIC, frame.EtherARP, arpBytes(2, testEvil, "10.0.0.1", testEvil, "10.0.0.1")...)
 	_, got := r.leave(t, b, frame.Offload{}, frame.Tag{}, 1)
 	if mac48(got[22:]) == mac48(testEvil) {
@@ -137,7 +137,7 @@ func TestMACNATRedirect(t *testing.T) {
 // TestMACNATRefusedOnce counts one frame once.
 func TestMACNATRefusedOnce(t *testing.T) {
 	r := newRig(t)
-	(&Packet{nat: r.macNAT}).SetMACNAT(testNIC, []HostAddress{{Addr: netip.MustParseAddr("2001:db8::1"), MAC: testNIC}})
+	(&Packet{nat: r.macNAT}).SetMACNAT(testNIC, []HostAddress{{Addr: netip.MustParseAddr("2001:db8::1"), HostEnd: HostEnd{MAC: testNIC}}}, nil)
 	r.leave(t, ndBytes("2001:db8::1", "ff02::1", ndAdvert, "2001:db8::1", option(2, testInner)...), frame.Offload{}, frame.Tag{}, 1)
 	if n := r.refused.Load(); n != 1 {
 		t.Errorf("one frame was refused %d times", n)
@@ -269,5 +269,22 @@ func TestMACNATSeeksInNobodysName(t *testing.T) {
 	r.come(eth(testNIC, testPeer, et, q...), frame.Tag{})
 	if s := (&Packet{nat: r.macNAT}).Sought(); len(s) > 0 {
 		t.Errorf("all containers will be told that %v is at %x", s[0].Src, s[0].MAC)
+	}
+}
+
+// TestMACNATGate has what nobody has go to the host, by the interface that the host has in its VLAN: with
+// a MAC address of its own the local port would not get what is for the NIC's.
+func TestMACNATGate(t *testing.T) {
+	r := newRig(t)
+	(&Packet{nat: r.macNAT}).SetMACNAT(testNIC, nil, []HostEnd{{VLAN: 0, MAC: testOther}, {VLAN: 50, MAC: testEvil}, {VLAN: 0, MAC: testAll}})
+	et, p := ip("10.0.0.9", "8.8.8.8", 17, make([]byte, 26))
+	for vlan, want := range map[uint16]net.HardwareAddr{0: testOther, 50: testEvil, 60: testNIC} {
+		tag := frame.Tag{}
+		if vlan != 0 {
+			tag = frame.Tag{TPID: frame.TPID8021Q, TCI: vlan}
+		}
+		if got, _ := r.come(eth(testNIC, testPeer, et, p...), tag); mac48(got) != mac48(want) {
+			t.Errorf("VLAN %d: goes to % x, want % x", vlan, got[:6], []byte(want))
+		}
 	}
 }

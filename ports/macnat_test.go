@@ -323,12 +323,12 @@ func TestMACNATClaims(t *testing.T) {
 		t.Error("ARP did not move an address")
 	}
 	p1 := &Packet{nat: r.macNAT}
-	p1.SetMACNAT(testNIC, []HostAddress{{Addr: netip.MustParseAddr("10.0.0.5"), MAC: testNIC}})
+	p1.SetMACNAT(testNIC, []HostAddress{{Addr: netip.MustParseAddr("10.0.0.5"), HostEnd: HostEnd{MAC: testNIC}}}, nil)
 	r.leave(t, claim, frame.Offload{}, frame.Tag{}, 2)
 	if owner() != mac48(testNIC) || r.refused.Load() != 1 {
 		t.Errorf("the host's address moved; %d refused", r.refused.Load())
 	}
-	p1.SetMACNAT(testNIC, nil)
+	p1.SetMACNAT(testNIC, nil, nil)
 	r.leave(t, claim, frame.Offload{}, frame.Tag{}, 2)
 	if owner() != mac48(thief) {
 		t.Error("an address that is the host's no more cannot be had")
