@@ -95,6 +95,15 @@ var (
 	mBatch          = histogram("vswitch_batch_frames", "Frames of the batches that the worker read.", "worker")
 	mResidence      = histogram("vswitch_residence_seconds", "Time of batches in the switch, from before they are read to after they are sent; one in 16 is measured.", "worker")
 
+	mNATAddresses = gauge("vswitch_macnat_addresses", "IP addresses that the port's macnat knows of those behind it.", "bridge", "port")
+	mNATMax       = gauge("vswitch_macnat_max_addresses", "IP addresses that it knows at most.", "bridge", "port")
+	mNATEvicted   = counter("vswitch_macnat_evicted_total", "Addresses that had to go because it knew that many.", "bridge", "port")
+	mNATMoved     = counter("vswitch_macnat_moves_total", "Times that another container claimed an address.", "bridge", "port")
+	mNATRefused   = counter("vswitch_macnat_refused_frames_total", "Frames in which a container used an address of the host.", "bridge", "port")
+	mNATUnknown   = counter("vswitch_macnat_unknown_frames_total", "Frames that came for an address that nobody behind the port has.", "bridge", "port")
+	mNATOther     = counter("vswitch_macnat_other_frames_total", "Frames that came for the NIC's MAC address and are neither IP nor ARP.", "bridge", "port")
+	mNATReflected = counter("vswitch_macnat_reflected_frames_total", "Frames that the LAN sent back, and that were dropped.", "bridge", "port")
+
 	mMirrorUp     = gauge("vswitch_mirror_up", "1 if the mirror's output works.", "bridge", "mirror")
 	mMirrorFrames = counter("vswitch_mirror_frames_total", "Frames that the mirror copied.", "bridge", "mirror")
 	mMirrorLost   = counter("vswitch_mirror_lost_frames_total", "Copies that its file did not take.", "bridge", "mirror")

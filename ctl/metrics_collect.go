@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"vswitch/ctl/api"
+	"vswitch/ports"
 	vswitch "vswitch/switch"
 )
 
@@ -56,6 +57,7 @@ type portReading struct {
 	pathMTU     int
 	bfd         int // state; below zero: it has no session
 	flaps       uint64
+	macnat      *ports.MACNATStats // nil: without
 }
 
 // reading reads everything. It takes the locks of the switch's and the reconciler's
@@ -92,6 +94,11 @@ func (r *reconciler) readPorts(b *bridgeReading) {
 		}
 		x := &b.ports[i]
 		x.kind, x.state, x.bfd = string(p.port.Object()), p.state, -1
+		if d, ok := p.device.(*ports.Packet); ok {
+			if s, ok := d.MACNAT(); ok {
+				x.macnat = &s
+			}
+		}
 		if p.tunnel == nil {
 			continue
 		}
@@ -185,6 +192,16 @@ func (e emitter) port(bridge string, p *vswitch.PortStats, x *portReading, reaso
 		if n := c.Drops[why].Count; n > 0 {
 			e.count(mPortDrops, n, bridge, p.Name, why.String())
 		}
+	}
+	if s := x.macnat; s != nil {
+		e.put(mNATAddresses, float64(s.Addresses), bridge, p.Name)
+		e.put(mNATMax, float64(s.Bound), bridge, p.Name)
+		e.count(mNATEvicted, s.Evicted, bridge, p.Name)
+		e.count(mNATMoved, s.Moved, bridge, p.Name)
+		e.count(mNATRefused, s.Refused, bridge, p.Name)
+		e.count(mNATUnknown, s.Unknown, bridge, p.Name)
+		e.count(mNATOther, s.Other, bridge, p.Name)
+		e.count(mNATReflected, s.Reflected, bridge, p.Name)
 	}
 	if !x.tunnel {
 		return

@@ -22,6 +22,7 @@ import (
 
 	"vswitch/ctl/api"
 	"vswitch/fdb"
+	"vswitch/ports"
 	vswitch "vswitch/switch"
 )
 
@@ -41,7 +42,7 @@ func madeUp(tunnels int) *reading {
 		b.ports = append(b.ports, x)
 	}
 	add("br0", portReading{kind: "local", state: api.PortDown, bfd: -1})
-	add("\xffodd\n\"", portReading{kind: "packet", state: api.PortUp, bfd: -1})
+	add("\xffodd\n\"", portReading{kind: "packet", state: api.PortUp, bfd: -1, macnat: &ports.MACNATStats{Addresses: 2, Bound: 4096, Refused: 3}})
 	add("m0:self", portReading{})
 	for i := range tunnels {
 		add(fmt.Sprintf("m0:host%d", i), portReading{
@@ -129,6 +130,10 @@ vswitch_residence_seconds_bucket{worker="0",le="4e-06"} 5
 vswitch_residence_seconds_bucket{worker="0",le="0.032768"} 5
 vswitch_residence_seconds_bucket{worker="0",le="+Inf"} 7
 vswitch_residence_seconds_sum{worker="0"} 0.003
+vswitch_macnat_addresses{bridge="br0",port="?odd\n\""} 2
+vswitch_macnat_max_addresses{bridge="br0",port="?odd\n\""} 4096
+vswitch_macnat_refused_frames_total{bridge="br0",port="?odd\n\""} 3
+vswitch_macnat_evicted_total{bridge="br0",port="?odd\n\""} 0
 vswitch_mirror_frames_total{bridge="br0",mirror="m0"} 4
 vswitch_recorder_oldest_frame_timestamp_seconds 1e+09
 vswitch_sflow_datagrams_total{bridge="br0"} 5
