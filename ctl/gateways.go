@@ -174,7 +174,7 @@ func (g *gateways) apply() {
 		switch {
 		case at < 0:
 		case err != nil:
-			row.State, row.Reason = api.PortError, err.Error()
+			row.State, row.Reason = api.PortError, strings.ReplaceAll(err.Error(), "\n", "; ")
 		case at < len(status) && status[at].Err != "":
 			row.State, row.Reason = api.PortError, status[at].Err
 		default:
@@ -219,7 +219,9 @@ func (g *gateways) check() {
 func (g *gateways) warnings() (all []string) {
 	g.mu.Lock()
 	if g.err != "" {
-		all = append(all, "gateways: "+g.err)
+		for text := range strings.SplitSeq(g.err, "\n") { // joined errors
+			all = append(all, "gateways: "+text)
+		}
 	}
 	g.mu.Unlock()
 	for _, s := range g.dns.Status() {

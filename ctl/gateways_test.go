@@ -64,7 +64,8 @@ func TestBlockedIsTold(t *testing.T) {
 	h := lab.New(t).Host("h")
 	h.MustExec("nft", "add", "table", "inet", "mine")
 	h.MustExec("nft", "add", "chain", "inet", "mine", "away", "{ type filter hook forward priority 0; policy drop; }")
-	gw := nat.Gateway{Interface: "br0", Subnets: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/24")}, Masquerade: true}
+	h.MustExec("nft", "add", "chain", "inet", "mine", "here", "{ type filter hook input priority 0; policy drop; }")
+	gw := nat.Gateway{Interface: "br0", Subnets: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/24")}, Masquerade: true, Names: true}
 	g := newGateways("0123456789abcdef", "/dev/null", slog.New(slog.DiscardHandler), func() gatewayState {
 		return gatewayState{gateways: []nat.Gateway{gw}}
 	})
@@ -73,7 +74,8 @@ func TestBlockedIsTold(t *testing.T) {
 		do   func()
 	}{{"applied", g.apply}, {"looked after", g.check}, {"applied again", g.apply}} {
 		h.Do(func() error { change.do(); return nil })
-		if all := g.warnings(); len(all) != 1 || !strings.Contains(all[0], "chain away of table inet mine") {
+		all := g.warnings()
+		if len(all) != 2 || !strings.Contains(all[0], "chain away of table inet mine") || !strings.Contains(all[1], "chain here of table inet mine") {
 			t.Errorf("%s: warnings are %q", change.name, all)
 		}
 	}
