@@ -133,7 +133,7 @@ func TestAccounts(t *testing.T) {
 			t.Errorf("group %s is %d, %v", name, id, err)
 		}
 	}
-	if _, err := userID("nobody-is-called-so"); err == nil || err.Error() != `owner "nobody-is-called-so": no such user on this host` {
+	if _, err := userID("nobody-is-called-so"); err == nil || err.Error() != `owner "nobody-is-called-so": /etc/passwd has no such user; of one who is kept elsewhere, give the number (id -u nobody-is-called-so)` {
 		t.Error(err)
 	}
 	if _, err := groupID("nobody-is-called-so"); err == nil {

@@ -90,13 +90,15 @@ func (r *reconciler) tapOptions(p *portState) (o ports.TAPOptions, err error) {
 	return o, nil
 }
 
+// userID looks in /etc/passwd, and groupID in /etc/group: a program without libc asks no
+// directory (nsswitch.conf(5)).
 func userID(name string) (int, error) {
 	if id, err := strconv.Atoi(name); err == nil {
 		return id, nil
 	}
 	u, err := user.Lookup(name)
 	if err != nil {
-		return 0, fmt.Errorf("owner %q: no such user on this host", name)
+		return 0, fmt.Errorf("owner %[1]q: /etc/passwd has no such user; of one who is kept elsewhere, give the number (id -u %[1]s)", name)
 	}
 	return strconv.Atoi(u.Uid)
 }
@@ -107,7 +109,7 @@ func groupID(name string) (int, error) {
 	}
 	g, err := user.LookupGroup(name)
 	if err != nil {
-		return 0, fmt.Errorf("group %q: no such group on this host", name)
+		return 0, fmt.Errorf("group %[1]q: /etc/group has no such group; of one that is kept elsewhere, give the number (getent group %[1]s)", name)
 	}
 	return strconv.Atoi(g.Gid)
 }
