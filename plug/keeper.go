@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -60,6 +61,16 @@ type wires interface {
 	Announce(path, ifname string) error
 }
 
+// leaser is *ipam.Store.
+type leaser interface {
+	Lease(pool ipam.Pool, owner string, taken func(netip.Addr) bool) (netip.Addr, error)
+	Reserve(pool string, addr netip.Addr, owner string) error
+	Release(pool, owner string) error
+	ReleaseAddr(pool string, addr netip.Addr) error
+	Of(owner string) []ipam.Lease
+	Leases(pool string) []ipam.Lease
+}
+
 // Keeper keeps plugs.
 //
 // Thread-safety: safe for concurrent use. mu is never held over a call that leaves the
@@ -68,7 +79,7 @@ type Keeper struct {
 	o      Options
 	rt     looker
 	wires  wires
-	leases *ipam.Store
+	leases leaser
 	past   *Past
 	tokens map[string]chan struct{} // by kind of container: a runtime that hangs holds up its own
 
@@ -108,7 +119,7 @@ func New(rt *runtimes.Runtimes, leases *ipam.Store, past *Past, o Options) *Keep
 	return newKeeper(rt, kernel{}, leases, past, o)
 }
 
-func newKeeper(rt looker, w wires, leases *ipam.Store, past *Past, o Options) *Keeper {
+func newKeeper(rt looker, w wires, leases leaser, past *Past, o Options) *Keeper {
 	k := &Keeper{o: o, rt: rt, wires: w, leases: leases, past: past, tokens: map[string]chan struct{}{}, plugs: map[string]*kept{}}
 	for _, kind := range []string{config.DockerContainer, config.PodmanContainer, ""} {
 		k.tokens[kind] = make(chan struct{}, atOnce)

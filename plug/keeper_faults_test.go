@@ -224,3 +224,45 @@ func TestAnothersNumber(t *testing.T) {
 		}
 	}
 }
+
+// between does something before a release, as who comes in between does.
+type between struct {
+	leaser
+	released func()
+}
+
+func (b *between) Release(pool, owner string) error {
+	b.released()
+	return b.leaser.Release(pool, owner)
+}
+
+// TestOneOwnerTwice has one plug of a container release what another of it leases at the same
+// moment: who is plugged in has an address that nobody else gets.
+func TestOneOwnerTwice(t *testing.T) {
+	w := newWorld()
+	k, leases := w.keeper(t, filepath.Join(t.TempDir(), "db"), time.Minute)
+	w.run(dk("a"), "/ns/a")
+	plugNow := func(port string) {
+		if _, err := k.Now(context.Background(), wanted(port, dk("a"), "10.0.0.0/24"), nil); err != nil {
+			t.Error(err)
+		}
+	}
+	plugNow("p1")
+	coming := make(chan struct{})
+	k.leases = &between{k.leases, func() {
+		go func() {
+			defer close(coming)
+			plugNow("p2")
+		}()
+		select {
+		case <-coming: // it has the address that goes now
+		case <-time.After(100 * time.Millisecond): // it waits, as it should
+		}
+	}}
+	k.Forget("p1")
+	<-coming
+	leasedTo(t, k, leases, "p2")
+	if n := len(leases.Leases("")); n != 1 {
+		t.Errorf("%d leases for one plug", n)
+	}
+}
