@@ -35,20 +35,21 @@ func (s *Server) ask(q *dns.Msg) *dns.Msg {
 			servers = append(servers, a)
 		}
 	}
+	servers = s.hosts.silence.order(servers)
 	err := errors.New("there is none but this one")
 	var unwilling *dns.Msg
-	first := int(s.hosts.favourite.Load())
 	for i := range conf.attempts * len(servers) {
-		at := (first + i) % len(servers)
+		server := servers[i%len(servers)]
 		var m *dns.Msg
-		if m, err = s.askOne(ctx, servers[at], conf.timeout, q); err != nil {
+		m, err = s.askOne(ctx, server, conf.timeout, q)
+		s.hosts.silence.note(server, err == nil)
+		if err != nil {
 			if ctx.Err() != nil {
 				break
 			}
 			continue
 		}
 		if m.Rcode == dns.RcodeSuccess || m.Rcode == dns.RcodeNameError {
-			s.hosts.favourite.Store(uint32(at))
 			return fit(m, q)
 		}
 		unwilling = m

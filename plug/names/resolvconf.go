@@ -6,8 +6,8 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/miekg/dns"
@@ -31,10 +31,8 @@ type resolvers struct {
 //
 // Thread-safety: safe for concurrent use.
 type resolvConf struct {
-	path string
-	// favourite is the server that answered last, which is asked first: an index into a list
-	// that may have changed since, so a guess.
-	favourite atomic.Uint32
+	path    string
+	silence silence
 
 	mu   sync.Mutex // guards what follows
 	seen fs.FileInfo
@@ -42,7 +40,7 @@ type resolvConf struct {
 }
 
 func newResolvConf(path string) *resolvConf {
-	return &resolvConf{path: path, conf: parseResolvConf(nil)}
+	return &resolvConf{path: path, conf: parseResolvConf(nil), silence: silence{of: map[netip.Addr]missed{}}}
 }
 
 // load returns what the file says now. While there is no file, what it said last counts: it
@@ -90,4 +88,56 @@ func parseResolvConf(text []byte) resolvers {
 	}
 	conf.attempts = min(c.Attempts, maxAttempts)
 	return conf
+}
+
+// The file's order means something: the first may know names that the second, somewhere on the
+// Internet, says do not exist. So a server loses its place only to be dead, not for one name that
+// it has no answer to, of which any container may ask; and it does not lose it for long.
+const (
+	maxMissed  = 3                // questions in a row without an answer, and it is asked last
+	silentRest = 10 * time.Second // since the last of them
+)
+
+// silence is which servers have not answered lately.
+//
+// Thread-safety: safe for concurrent use.
+type silence struct {
+	mu sync.Mutex
+	of map[netip.Addr]missed
+}
+
+type missed struct {
+	count int
+	last  time.Time
+}
+
+func (s *silence) note(server netip.Addr, answered bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if answered {
+		delete(s.of, server)
+		return
+	}
+	now := time.Now()
+	for a, m := range s.of { // servers of a file that has changed since
+		if now.Sub(m.last) > silentRest {
+			delete(s.of, a)
+		}
+	}
+	s.of[server] = missed{s.of[server].count + 1, now}
+}
+
+// order is in which order servers are asked: the file's, but those last that seem to be dead.
+func (s *silence) order(servers []netip.Addr) []netip.Addr {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	dead := func(a netip.Addr) int {
+		if m := s.of[a]; m.count >= maxMissed && time.Since(m.last) < silentRest {
+			return 1
+		}
+		return 0
+	}
+	servers = slices.Clone(servers)
+	slices.SortStableFunc(servers, func(a, b netip.Addr) int { return dead(a) - dead(b) })
+	return servers
 }
