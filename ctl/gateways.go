@@ -254,7 +254,7 @@ func (d *Daemon) gatewayState() gatewayState {
 	var s gatewayState
 	doc := d.current()
 	items := d.plugs.held.List(docker.Owner)
-	internal, routed := docker.Internal(items), routedByDocker(items)
+	internal, made := docker.Internal(items), madeByDocker(items)
 	var uplinks map[string]bool
 	uplinks, s.peers = d.reconciler.elsewhere()
 	for i := range doc.Bridges {
@@ -267,7 +267,9 @@ func (d *Daemon) gatewayState() gatewayState {
 			gw, ok := gatewayOf(p)
 			gw.Internal, gw.Uplink = slices.Contains(internal, p.Name), uplinks[b.Name]
 			gw.Names = named && p.Name == b.Name
-			if ok && (gw.Masquerade || gw.Internal || slices.Contains(routed, p.Name) || d.publishes(b)) {
+			stub, isMade := made[p.Name]
+			gw.Stub = stub
+			if ok && (gw.Masquerade || gw.Internal || isMade || d.publishes(b)) {
 				s.gateways = append(s.gateways, gw)
 			}
 		}
@@ -280,21 +282,23 @@ func (d *Daemon) gatewayState() gatewayState {
 	return s
 }
 
-// routedByDocker lists the interfaces of the host that were made to be gateways of Docker's
+// madeByDocker lists the interfaces of the host that were made to be gateways of Docker's
 // networks, also of those that do not masquerade: for an operator's bridge that has an address and
-// no nat, the host forwards what he has it forward.
-func routedByDocker(items []held.Item) (names []string) {
+// no nat, the host forwards what he has it forward. The value says that the bridge was made, too,
+// so that only Docker's containers are on it.
+func madeByDocker(items []held.Item) map[string]bool {
+	made := map[string]bool{}
 	for _, i := range items {
 		if i.Makes && i.Options.IsSet("ip") {
-			names = append(names, i.Bridge)
+			made[i.Bridge] = true
 		}
 		for _, p := range i.Ports {
 			if p.Object() == config.InternalPort && p.Options.IsSet("ip") {
-				names = append(names, p.Name)
+				made[p.Name] = false
 			}
 		}
 	}
-	return names
+	return made
 }
 
 // elsewhere returns which bridges have a LAN behind them, by a NIC that is no plug, and the

@@ -4,9 +4,9 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"reflect"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -46,16 +46,16 @@ func TestPublishedFamilies(t *testing.T) {
 	}
 }
 
-func TestRoutedByDocker(t *testing.T) {
-	got := routedByDocker([]held.Item{
+func TestMadeByDocker(t *testing.T) {
+	got := madeByDocker([]held.Item{
 		{Bridge: "vs-1", Makes: true, Options: config.Options{"ip": "10.1.0.1/16"}},
 		{Bridge: "vs-2", Makes: true, Options: config.Options{}},
 		{Bridge: "br0", Ports: []config.Port{{Name: "vs-3", Type: "internal", Options: config.Options{"ip": "10.3.0.1/16", "tag": "3"}}}},
 		{Bridge: "br0", Ports: []config.Port{{Name: "web", Type: "plug", Options: config.Options{"ip": "10.3.0.2/16"}}}},
 		{Bridge: "br1"},
 	})
-	if want := []string{"vs-1", "vs-3"}; !slices.Equal(got, want) {
-		t.Errorf("gateways are %q, want %q", got, want)
+	if want := map[string]bool{"vs-1": true, "vs-3": false}; !maps.Equal(got, want) {
+		t.Errorf("gateways are %v, want %v", got, want)
 	}
 }
 

@@ -130,6 +130,19 @@ func TestContainersAreNoRouters(t *testing.T) {
 	if !g.check() || g.check() {
 		t.Error("accept_ra is not missed, or missed twice")
 	}
+	// A network of containers that is routed is not another kind of network.
+	v4.Masquerade, v4.Stub = false, true
+	g.host.Sysctl("net.ipv6.conf.red.accept_ra", "1")
+	g.served([]Gateway{v4})
+	if is := strings.TrimSpace(g.host.MustExec("cat", "/proc/sys/net/ipv6/conf/red/accept_ra")); is != "0" {
+		t.Errorf("accept_ra of a routed network of containers is %s", is)
+	}
+	for _, ifname := range []string{"all", "red"} {
+		g.host.Sysctl("net.ipv4.conf."+ifname+".rp_filter", "2")
+	}
+	if err := g.forge(g.r1, "10.2.0.2", g.host.Namespace, "10.2.0.1:4789"); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("a container of a routed network speaks as another's: %v", err)
+	}
 	// An operator who means it.
 	g.host.Sysctl("net.ipv6.conf.red.accept_ra", "2")
 	if g.check() {

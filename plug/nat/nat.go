@@ -53,12 +53,14 @@ type Gateway struct {
 	Masquerade bool           // what leaves for elsewhere has the host's address; nothing new comes in but what is published
 	Internal   bool           // nothing goes from here to elsewhere, nor comes from there
 	Uplink     bool           // a LAN is behind it, too: others' way out, where routers and strangers are
+	Stub       bool           // nobody is behind it but containers, though it may be routed
 	Names      bool           // the host answers questions for names there, at port 53
 }
 
 // closed says that nobody is behind the gateway but its containers: no router, and nobody
-// whom the host would know by another interface. Of one that routes this is not known.
-func (g Gateway) closed() bool { return (g.Masquerade || g.Internal) && !g.Uplink }
+// whom the host would know by another interface. Of one that routes this is known only where
+// somebody says so.
+func (g Gateway) closed() bool { return (g.Masquerade || g.Internal ) && !g.Uplink }
 
 // Forward is a port of the host that leads to a container.
 type Forward struct {
