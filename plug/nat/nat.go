@@ -60,7 +60,7 @@ type Gateway struct {
 // closed says that nobody is behind the gateway but its containers: no router, and nobody
 // whom the host would know by another interface. Of one that routes this is known only where
 // somebody says so.
-func (g Gateway) closed() bool { return (g.Masquerade || g.Internal ) && !g.Uplink }
+func (g Gateway) closed() bool { return (g.Masquerade || g.Internal || g.Stub) && !g.Uplink }
 
 // Forward is a port of the host that leads to a container.
 type Forward struct {
