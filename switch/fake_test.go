@@ -64,6 +64,13 @@ func (d *fake) again(on bool) {
 	d.repeat = on
 }
 
+// drain makes what is sent not be kept.
+func (d *fake) drain() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.discard = true
+}
+
 // full sets how many frames Send takes before EAGAIN; -1 is all.
 func (d *fake) full(room int) {
 	d.mu.Lock()

@@ -206,7 +206,7 @@ func TestProbeBehindATag(t *testing.T) {
 func TestCaptureRingIsNoFate(t *testing.T) {
 	b := newBench(t, Options{Recorder: DefaultRecorder()})
 	p1 := b.port("br0", "p1", PortConfig{})
-	b.port("br0", "p2", PortConfig{}).discard = true
+	b.port("br0", "p2", PortConfig{}).drain()
 	slow := &sink{block: make(chan struct{})}
 	defer close(slow.block)
 	b.must(b.SetMirrors("br0", []MirrorConfig{{Name: "m", All: true, OutVLAN: -1, Sink: slow}}))
@@ -240,7 +240,7 @@ func TestMirrorsLeaveBuffers(t *testing.T) {
 	var mirrors []MirrorConfig
 	for i := range 4 {
 		name := fmt.Sprint("m", i)
-		b.port("br0", name, PortConfig{}).discard = true
+		b.port("br0", name, PortConfig{}).drain()
 		mirrors = append(mirrors, MirrorConfig{Name: name, Src: []string{"p1"}, OutPort: name, OutVLAN: -1, Snap: 100})
 	}
 	p2.give(eth(broadcast, mac(2), 50))

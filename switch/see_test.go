@@ -104,7 +104,7 @@ br0 p2 %d vlan 10 mtu-exceeded 0  tag 10 of 78
 func TestWatchSamples(t *testing.T) {
 	b := newBench(t, Options{})
 	p1 := b.port("br0", "p1", PortConfig{})
-	b.port("br0", "p2", PortConfig{}).discard = true
+	b.port("br0", "p2", PortConfig{}).drain()
 	w, err := b.Watch(WatchConfig{In: true, Sample: 10, Snap: 64})
 	b.must(err)
 	const n = 20_000
@@ -124,7 +124,7 @@ func TestWatchSamples(t *testing.T) {
 func TestRecorder(t *testing.T) {
 	b := newBench(t, Options{Recorder: RecorderOptions{Bytes: MinRecorderBytes, Snap: 64, Rate: 0}})
 	p1 := b.port("br0", "p1", PortConfig{})
-	b.port("br0", "p2", PortConfig{}).discard = true
+	b.port("br0", "p2", PortConfig{}).drain()
 	recorded := func(since time.Time) (all []Sighting) {
 		b.Recorded(since, func(x *Sighting) bool {
 			c := *x
@@ -179,7 +179,7 @@ func TestRecorder(t *testing.T) {
 func TestRecorderRate(t *testing.T) {
 	b := newBench(t, Options{Recorder: RecorderOptions{Bytes: MaxRecorderBytes / 64, Snap: 64, Rate: 100}})
 	p1 := b.port("br0", "p1", PortConfig{})
-	b.port("br0", "p2", PortConfig{}).discard = true
+	b.port("br0", "p2", PortConfig{}).drain()
 	const n = 3000
 	p1.give(slices.Repeat([]packet{eth(broadcast, mac(1), 50)}, n)...)
 	b.run()
@@ -417,11 +417,11 @@ func TestHear(t *testing.T) {
 	b.run()
 	expect(heard{HeardND, "p1", 5})
 	probe := kind(frame.EtherProbe, frame.ProbeMagic)
+	p1.take()
+	tun.take()
 	p1.give(probe, kind(frame.EtherProbe, "something else"))
 	probe.tag = frame.Tag{TPID: frame.TPID8021Q, TCI: 5}
 	tun.give(probe)
-	p1.take()
-	tun.take()
 	b.run()
 	expect(heard{HeardProbe, "t1", 5})
 	if n := b.drops("br0", "p1", DropProbeRefused); n != 1 {
@@ -450,7 +450,7 @@ func TestHear(t *testing.T) {
 func TestHistograms(t *testing.T) {
 	b := newBench(t, Options{})
 	p1 := b.port("br0", "p1", PortConfig{})
-	b.port("br0", "p2", PortConfig{}).discard = true
+	b.port("br0", "p2", PortConfig{}).drain()
 	for _, n := range []int{1, 2, 3, 64} {
 		p1.give(slices.Repeat([]packet{eth(broadcast, mac(1), 50)}, n)...)
 		b.run()

@@ -159,7 +159,7 @@ func TestNothingIsAllocated(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			b := newBench(t, Options{Buffers: 64, Recorder: DefaultRecorder(), Hear: func(Heard, *Sighting) {}})
 			for _, p := range []string{"p1", "p2", "p3"} {
-				b.port("br0", p, PortConfig{TxRing: 64}).discard = true
+				b.port("br0", p, PortConfig{TxRing: 64}).drain()
 			}
 			b.devs["p2"].give(eth(mac(1), mac(2), 50))
 			b.run()
@@ -349,7 +349,7 @@ func TestComesUpUnderTraffic(t *testing.T) {
 	b.must(b.AddBridge("br1", BridgeConfig{FDB: fdb.DefaultLimits()}))
 	for i := range 2 {
 		d := b.port("br0", fmt.Sprintf("p%d", i), PortConfig{})
-		d.discard = true
+		d.drain()
 		for range 64 {
 			d.give(eth(broadcast, mac(byte(i)), 50))
 		}
@@ -361,7 +361,7 @@ func TestComesUpUnderTraffic(t *testing.T) {
 		b.must(b.AddPort("br1", "b", PortConfig{Patch: true, Peer: "a"}))
 		b.must(b.DelPort("b"))
 		d := newFake(t)
-		d.discard = true
+		d.drain()
 		b.must(b.Attach("late", d, true, 1500))
 		b.must(b.Detach("late"))
 	}
@@ -574,7 +574,7 @@ func TestMirrors(t *testing.T) {
 func TestSlowDisk(t *testing.T) {
 	b := newBench(t, Options{})
 	p1, p2 := b.port("br0", "p1", PortConfig{}), b.port("br0", "p2", PortConfig{})
-	p2.discard = true
+	p2.drain()
 	slow := &sink{block: make(chan struct{})}
 	b.must(b.SetMirrors("br0", []MirrorConfig{{Name: "m", Src: []string{"p1"}, OutVLAN: -1, Sink: slow}}))
 	const n = 300
@@ -677,7 +677,7 @@ func TestChangeUnderTraffic(t *testing.T) {
 		Recorder: RecorderOptions{Bytes: MinRecorderBytes, Snap: 64}})
 	for i := range 4 {
 		d := b.port("br0", fmt.Sprintf("p%d", i), PortConfig{})
-		d.discard = true
+		d.drain()
 		for j := range 200 {
 			d.give(eth(mac(byte(j%8)), mac(byte(i)), 60))
 		}
@@ -689,7 +689,7 @@ func TestChangeUnderTraffic(t *testing.T) {
 		}
 		name := fmt.Sprintf("q%d", n%3)
 		d := newFake(t)
-		d.discard = true
+		d.drain()
 		b.must(b.AddPort("br0", name, PortConfig{}))
 		b.must(b.Attach(name, d, true, 1500))
 		b.must(b.SetPort("p1", PortConfig{VLAN: VLAN{Mode: Access, Tag: uint16(n % 2)}}))
@@ -765,8 +765,8 @@ func FuzzForward(f *testing.F) {
 	f.Add(make([]byte, 60), uint16(0x88a8), uint16(0xffff), uint8(255), uint8(255), uint16(0), uint16(65535), uint16(65535))
 	b := newBench(f, Options{Buffers: 64})
 	p1 := b.port("br0", "p1", PortConfig{})
-	b.port("br0", "p2", PortConfig{Finish: true}).discard = true
-	b.port("br0", "p3", PortConfig{VLAN: VLAN{Mode: NativeUntagged, Tag: 5}}).discard = true
+	b.port("br0", "p2", PortConfig{Finish: true}).drain()
+	b.port("br0", "p3", PortConfig{VLAN: VLAN{Mode: NativeUntagged, Tag: 5}}).drain()
 	b.must(b.SetMirrors("br0", []MirrorConfig{{Name: "m", All: true, OutVLAN: -1, Sink: &sink{}}}))
 	free := b.free()
 	f.Fuzz(func(t *testing.T, data []byte, tpid, tci uint16, flags, gso uint8, size, start, offset uint16) {
@@ -816,7 +816,7 @@ func BenchmarkForward(bm *testing.B) {
 				}()
 			}
 			for _, p := range []string{"p1", "p2", "p3", "p4"} {
-				b.port("br0", p, PortConfig{}).discard = true
+				b.port("br0", p, PortConfig{}).drain()
 			}
 			b.devs["p2"].give(eth(mac(1), mac(2), 46))
 			b.run()

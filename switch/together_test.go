@@ -143,7 +143,7 @@ func TestTogetherUnderTraffic(t *testing.T) {
 	b := newBench(t, Options{Workers: 3})
 	for i := range 2 {
 		d := b.port("br0", fmt.Sprintf("p%d", i), PortConfig{})
-		d.discard = true
+		d.drain()
 		for j := range 200 {
 			d.give(eth(mac(byte(j)), mac(byte(i)), 60))
 		}
