@@ -99,10 +99,11 @@ func (d *Daemon) runDocker(ctx context.Context) {
 	})
 }
 
-// dockerWarning says why Docker is not answered; "" it is.
-func (p *plugs) dockerWarning() string {
+// warnings are what gateways and Docker's plug-in complain of.
+func (p *plugs) warnings() []string {
+	all := p.gateways.warnings()
 	if text := p.dockerErr.Load(); text != nil {
-		return "Docker: " + *text
+		all = append(all, "Docker: "+*text)
 	}
-	return ""
+	return all
 }

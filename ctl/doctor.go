@@ -23,6 +23,8 @@ func (e examined) Desired(bridge string) ([]config.Bridge, error) { return e.cho
 
 func (e examined) StoreWarnings() []string { return e.store.Warnings() }
 
+func (e examined) ContainerWarnings() []string { return e.plugs.warnings() }
+
 func (e examined) Conflicts(bridge string, since time.Time) []api.Neighbor {
 	return e.seen.neighbors.list(func(k neighborKey, n *neighbor) bool {
 		return n.conflict != nil && n.conflict.last.After(since) && (bridge == "" || bridge == k.bridge)

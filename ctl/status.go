@@ -332,7 +332,6 @@ func (d *Daemon) warnings() []string {
 	if n := d.reconciler.resyncs.Load(); n > 0 {
 		all = append(all, fmt.Sprintf("interface events were lost %d times since start; everything was looked at anew each time", n))
 	}
-	all = append(all, d.plugs.gateways.warnings()...)
-	all = append(all, d.plugs.dockerWarning())
+	all = append(all, d.plugs.warnings()...)
 	return slices.DeleteFunc(all, func(s string) bool { return strings.TrimSpace(s) == "" })
 }

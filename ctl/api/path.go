@@ -108,7 +108,7 @@ const (
 )
 
 // Groups of findings, in their order.
-var DoctorGroups = []string{"host", "kernel", "leftovers", "configuration", "ports", "tunnels", "addresses", "losses", "checksums", "peer"}
+var DoctorGroups = []string{"host", "kernel", "leftovers", "configuration", "ports", "containers", "tunnels", "addresses", "losses", "checksums", "peer"}
 
 // Finding is one thing that was looked at.
 type Finding struct {

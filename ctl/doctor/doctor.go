@@ -28,12 +28,16 @@ type Host interface {
 	Status(ctx context.Context, bridge string) (api.Status, error)
 	Tunnels(ctx context.Context, bridge string) ([]api.TunnelStatus, error)
 	Drops(ctx context.Context, bridge, port string) ([]api.Drop, error)
+	Plugged(ctx context.Context, bridge string) ([]api.PlugStatus, error)
+	Published(ctx context.Context, bridge string) ([]api.PublishStatus, error)
 
 	// Desired are the bridges that there are to be, or the one of that name; any other
 	// name is an error.
 	Desired(bridge string) ([]config.Bridge, error)
 	// StoreWarnings are those of the configuration's store, which are among Status's.
 	StoreWarnings() []string
+	// ContainerWarnings are those of gateways and container runtimes, which are, too.
+	ContainerWarnings() []string
 	// Conflicts are addresses that two stations claimed since then.
 	Conflicts(bridge string, since time.Time) []api.Neighbor
 	// Echo sends a frame of n bytes, from its destination address on, by a tunnel port,
@@ -103,6 +107,7 @@ func (d *Doctor) Visit(ctx context.Context, q api.DoctorQuery) (api.Doctor, erro
 	x.checkHost()
 	x.checkConfiguration()
 	x.checkPorts()
+	x.checkContainers(ctx)
 	x.checkAddresses()
 	x.checkLosses(ctx)
 	d.look(begun)

@@ -15,7 +15,7 @@ import (
 
 // checkConfiguration looks at the store and at what waits.
 func (x *visit) checkConfiguration() {
-	stored := x.o.Host.StoreWarnings()
+	stored, others := x.o.Host.StoreWarnings(), x.o.Host.ContainerWarnings()
 	for _, w := range stored {
 		if strings.Contains(w, "read-only") || strings.Contains(w, "while in use") {
 			x.fail("configuration", "store", "", "mend the disk, or its mount, and restart vswitchd; forwarding goes on, and `vswitchctl export` prints what is desired now", "%s", w)
@@ -27,8 +27,12 @@ func (x *visit) checkConfiguration() {
 		x.ok("configuration", "store", "", "version %d is stored, and readable", x.status.ConfigVersion)
 	}
 	for _, w := range x.status.Warnings {
-		if !slices.Contains(stored, w) {
-			x.warn("configuration", "warning", "", "nothing was lost; many times means that the host changes interfaces faster than they can be followed", "%s", w)
+		if !slices.Contains(stored, w) && !slices.Contains(others, w) { // those are told elsewhere
+			fix := ""
+			if strings.Contains(w, "interface events were lost") {
+				fix = "nothing was lost; many times means that the host changes interfaces faster than they can be followed"
+			}
+			x.warn("configuration", "warning", "", fix, "%s", w)
 		}
 	}
 	if c := x.status.Confirm; c != nil {
@@ -43,8 +47,8 @@ func (x *visit) checkPorts() {
 	for _, b := range x.status.Bridges {
 		well := 0
 		for _, p := range b.Ports {
-			if isTunnelType(p.Type) {
-				continue // see tunnels
+			if isTunnelType(p.Type) || p.Type == string(config.PlugPort) && p.State == api.PortWaiting {
+				continue // see tunnels, and containers
 			}
 			if x.checkPort(b.Name, p) {
 				well++
