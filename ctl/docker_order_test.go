@@ -138,6 +138,7 @@ func TestDockerOrder(t *testing.T) {
 	d.Ctl("add-br", "br0", "ip=10.0.0.1/24")
 	d.Ctl("add-br", "br1")
 	docker.call("CreateNetwork", fmt.Sprintf(`{"NetworkID":%q,"Options":{},"IPv4Data":[{"Pool":"10.1.0.0/16","Gateway":"10.1.0.1/16"}]}`, orderNetwork))
+	t.Run("ports move", func(t *testing.T) { dockerPortsMove(t, docker, d) })
 	docker.calls = 0
 	first, second := one.Start("sleep", "1000"), two.Start("sleep", "1000")
 	docker.set(first.PID(), "web")
@@ -207,4 +208,49 @@ func TestDockerOrder(t *testing.T) {
 		t.Errorf("driver calls: %q", docker.refused)
 	}
 	t.Logf("%d driver calls", docker.calls)
+}
+
+// dockerPortsMove: Docker takes the ports of one endpoint away and gives them to another at once,
+// as it does when a container's default route moves, while the gateways have other things to do.
+func dockerPortsMove(t *testing.T, docker *lockingDocker, d *lab.Daemon) {
+	docker.mu.Lock()
+	defer docker.mu.Unlock()
+	endpoint := func(n int) string {
+		id := fmt.Sprintf("e%d", n)
+		docker.call("CreateEndpoint", fmt.Sprintf(`{"NetworkID":%q,"EndpointID":%q,"Interface":{"Address":"10.1.1.%d/16"}}`, orderNetwork, id, n+1))
+		return id
+	}
+	ports := func(method, id string, host int) {
+		docker.call(method+"ExternalConnectivity", fmt.Sprintf(`{"NetworkID":%q,"EndpointID":%q,"Options":{"com.docker.network.portmap":[
+			{"Proto":6,"Port":80,"HostPort":%d},{"Proto":17,"Port":80,"HostPort":%[3]d}]}}`, orderNetwork, id, host))
+	}
+	const others = 10
+	for n := range others {
+		ports("Program", endpoint(n), 0)
+	}
+	two := [2]string{endpoint(others), endpoint(others + 1)}
+	stop, busy := make(chan struct{}), sync.WaitGroup{}
+	busy.Go(func() { // ends with stop
+		for n := 0; ; n++ {
+			select {
+			case <-stop:
+				return
+			default:
+				d.CtlErr("set-br", "br0", "nat="+[2]string{"masquerade", "none"}[n%2])
+			}
+		}
+	})
+	defer busy.Wait()
+	defer close(stop)
+	for n := range 12 {
+		ports("Program", two[n%2], 8088)
+		ports("Revoke", two[n%2], 8088)
+	}
+	for n := range others + 2 {
+		docker.call("DeleteEndpoint", fmt.Sprintf(`{"EndpointID":"e%d"}`, n))
+	}
+	if len(docker.refused) > 0 {
+		t.Errorf("refused %d times: %.500q", len(docker.refused), docker.refused)
+	}
+	docker.refused = nil
 }

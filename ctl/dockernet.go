@@ -2,6 +2,7 @@ package ctl
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"vswitch/ctl/config"
@@ -17,9 +18,34 @@ type dockerNet struct{ d *Daemon }
 
 var _ docker.Switch = dockerNet{}
 
-// Hold is described at docker.Switch.
+// Hold is described at docker.Switch. Ports of the host are published, and free again, when it
+// returns: Docker takes them from one endpoint and gives them to another in one go, when the
+// container's default route moves, and the driver looks whether they are free.
 func (n dockerNet) Hold(_ context.Context, put []held.Item, del []string) error {
-	return n.d.hold(put, docker.Owner, del)
+	changes := n.publishes(put, del)
+	if err := n.d.hold(put, docker.Owner, del); err != nil {
+		return err
+	}
+	if changes {
+		n.d.plugs.gateways.apply()
+	}
+	return nil
+}
+
+// publishes says whether these items publish other ports than are published now.
+func (n dockerNet) publishes(put []held.Item, del []string) bool {
+	ports := func(i held.Item) (all string) {
+		for _, p := range i.Ports {
+			all += p.Options["publish"]
+		}
+		return all
+	}
+	now := func(key string) string {
+		i, _ := n.d.plugs.held.Get(docker.Owner, key)
+		return ports(i)
+	}
+	return slices.ContainsFunc(put, func(i held.Item) bool { return ports(i) != now(i.Key) }) ||
+		slices.ContainsFunc(del, func(key string) bool { return now(key) != "" })
 }
 
 // Held is described at docker.Switch.
