@@ -451,8 +451,13 @@ func (r *reconciler) removePortLocked(p *portState, keepTAP bool) {
 
 // leaveLocked lets a port go because the daemon ends. A persistent TAP goes too,
 // unless somebody is attached to it: a virtual machine that runs would be cut off
-// for good, while so the next start finds it.
+// for good, while so the next start finds it. So are pairs of plugs. What stays keeps its
+// stop, as after a crash: a restart must not let a container speak to the host's stack,
+// nor a switch that is gone.
 func (r *reconciler) leaveLocked(p *portState) {
+	if o := p.port.Object(); o == config.TapPort || o == config.PlugPort {
+		p.stop = nil
+	}
 	r.detachLocked(p)
 	r.removeTAP(p, "the next start finds it")
 }
