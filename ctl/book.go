@@ -25,10 +25,10 @@ import (
 //
 // Thread-safety: its parts have their own; remove is called once, after db is closed.
 type plugBook struct {
-	db     *bbolt.DB
+	db     *bookFile
 	past   *plug.Past
 	leases *ipam.Store
-	held   *held.Store
+	held   *heldItems
 	remove func() // takes db's file away where it holds for this run only
 }
 
@@ -132,22 +132,29 @@ func readBook(path string) (l *plugBook, err error) {
 		return file, err
 	}
 	l = &plugBook{remove: func() {}}
-	if l.db, err = bbolt.Open(path, 0o600, &bbolt.Options{Timeout: time.Second, OpenFile: open}); err != nil {
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: time.Second, OpenFile: open})
+	if err != nil {
 		return nil, notRead(path, err)
 	}
-	if err = walkBook(l.db); err == nil {
+	l.db = newBookFile(path, db, file)
+	var items *held.Store
+	if err = walkBook(db); err == nil {
 		l.past, err = plug.OpenPast(l.db)
 	}
 	if err == nil {
 		l.leases, err = ipam.Open(l.db)
 	}
 	if err == nil {
-		l.held, err = held.Open(l.db)
+		items, err = held.Open(db)
 	}
-	if err != nil {
-		l.db.Close()
+	switch {
+	case l.db.damage() != nil: // bbolt's locks may be held for good
+		return nil, err
+	case err != nil:
+		db.Close()
 		return nil, notRead(path, err)
 	}
+	l.held = newHeldItems(l.db, items)
 	return l, nil
 }
 

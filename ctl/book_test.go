@@ -33,7 +33,7 @@ func opened(t *testing.T, path, runDir string) (*plugBook, string) {
 
 func (l *plugBook) closed(t *testing.T) {
 	t.Helper()
-	if err := l.db.Close(); err != nil {
+	if err := l.close(slog.New(slog.DiscardHandler)); err != nil {
 		t.Error(err)
 	}
 	l.remove()
@@ -45,7 +45,7 @@ func kept(t *testing.T, l *plugBook, n int) {
 	t.Helper()
 	subnet := netip.MustParsePrefix("10.0.0.0/16")
 	pool := ipam.Pool{Name: "br0", Pool: config.Pool{Subnet: subnet, Range: subnet}}
-	l.db.NoSync = true
+	l.db.db.NoSync = true
 	for i := range n {
 		if _, err := l.leases.Lease(pool, fmt.Sprintf("docker:c%03d eth1", i), nil); err != nil {
 			t.Fatal(err)
@@ -69,7 +69,7 @@ func TestBookDamaged(t *testing.T) {
 	const n = 150
 	l, _ := opened(t, path, dir)
 	kept(t, l, n)
-	size := l.db.Info().PageSize
+	size := l.db.db.Info().PageSize
 	l.closed(t)
 	sound, err := os.ReadFile(path)
 	if err != nil {
@@ -173,8 +173,8 @@ func TestBookForThisRun(t *testing.T) {
 		t.Helper()
 		before, _ := os.ReadFile(path)
 		l, said := opened(t, path, run)
-		if l.db.Path() != copied || len(l.leases.Leases("")) != leases {
-			t.Errorf("%s: %d leases in %s", name, len(l.leases.Leases("")), l.db.Path())
+		if l.db.path != copied || len(l.leases.Leases("")) != leases {
+			t.Errorf("%s: %d leases in %s", name, len(l.leases.Leases("")), l.db.path)
 		}
 		for _, w := range append(want, "for this run") {
 			if !strings.Contains(said, w) {

@@ -79,7 +79,8 @@ func (d *Daemon) runPlugs(ctx context.Context) {
 	d.running.Go(func() { p.runtimes.Watch(ctx, p.keeper.Wanted, p.keeper.LookAt) }) // with ctx
 	d.running.Go(func() { p.gateways.run(ctx) })                                     //
 	d.runDocker(ctx)
-	d.running.Go(func() { d.watchMTU(ctx) }) //
+	d.running.Go(func() { d.watchMTU(ctx) })    //
+	d.running.Go(func() { p.mend(ctx, d.log) }) //
 	p.keeper.Collect(func(l ipam.Lease) bool { return !leaseOfPlug(l.Owner) })
 	d.forgetPools()
 }
@@ -127,7 +128,7 @@ func leaseOfPlug(owner string) bool {
 func (p *plugs) close(log *slog.Logger) {
 	p.keeper.Close()
 	p.gateways.close()
-	if err := p.db.Close(); err != nil {
+	if err := p.plugBook.close(log); err != nil {
 		log.Warn("the file of leases was not closed cleanly", "err", err)
 	}
 	p.remove()

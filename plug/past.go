@@ -3,15 +3,24 @@ package plug
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"reflect"
+	"slices"
 	"sync"
 
 	"go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
 
 	"vswitch/plug/wire"
 )
+
+// database is *bbolt.DB.
+type database interface {
+	Update(func(*bbolt.Tx) error) error
+	View(func(*bbolt.Tx) error) error
+}
 
 // Past remembers over restarts which containers were there once (one that never was is
 // waited for, one that is gone is unplugged), and what was made for each port (of which
@@ -20,7 +29,7 @@ import (
 // Thread-safety: safe for concurrent use. What asks never waits for the disk; what changes
 // does, so it is not for callers that hold a lock. Lock order: writing, mu.
 type Past struct {
-	db *bbolt.DB
+	db database
 
 	writing sync.Mutex // held over a write, which puts on disk what is in memory by then
 
@@ -32,7 +41,7 @@ type Past struct {
 var pastBucket, madeBucket = []byte("seen"), []byte("made")
 
 // OpenPast reads what db remembers, which stays the caller's.
-func OpenPast(db *bbolt.DB) (*Past, error) {
+func OpenPast(db database) (*Past, error) {
 	p := &Past{db: db, owners: map[string]bool{}, specs: map[string]wire.Spec{}}
 	err := db.Update(func(tx *bbolt.Tx) error {
 		b, err := tx.CreateBucketIfNotExists(pastBucket)
@@ -133,6 +142,38 @@ func (p *Past) keep(bucket []byte, key string) {
 		}
 		return tx.Bucket(bucket).Put([]byte(key), value)
 	})
+}
+
+// Dump makes what is in memory all that there is in tx, as OpenPast reads it.
+func (p *Past) Dump(tx *bbolt.Tx) error {
+	p.mu.Lock()
+	keys := map[string][]string{string(pastBucket): slices.Collect(maps.Keys(p.owners)), string(madeBucket): slices.Collect(maps.Keys(p.specs))}
+	p.mu.Unlock()
+	for name, list := range keys {
+		bucket := []byte(name)
+		if err := tx.DeleteBucket(bucket); err != nil && !errors.Is(err, berrors.ErrBucketNotFound) {
+			return err
+		}
+		b, err := tx.CreateBucket(bucket)
+		if err != nil {
+			return err
+		}
+		for _, key := range list {
+			if value := p.value(bucket, key); value != nil {
+				if err := b.Put([]byte(key), value); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// Rewrite is Dump into the file that there is: what was changed while there was none is in it.
+func (p *Past) Rewrite() error {
+	p.writing.Lock()
+	defer p.writing.Unlock()
+	return p.db.Update(p.Dump)
 }
 
 // value is what is to be on disk of a key; nil is nothing.

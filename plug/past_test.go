@@ -27,11 +27,13 @@ func pastAt(t *testing.T, path string) *Past {
 	return p
 }
 
+func (p *Past) bolt() *bbolt.DB { return p.db.(*bbolt.DB) }
+
 // again is what is there after a restart.
 func (p *Past) again(t *testing.T) *Past {
 	t.Helper()
-	path := p.db.Path()
-	if err := p.db.Close(); err != nil {
+	path := p.bolt().Path()
+	if err := p.bolt().Close(); err != nil {
 		t.Fatal(err)
 	}
 	return pastAt(t, path)
@@ -67,14 +69,14 @@ func TestPastPruned(t *testing.T) {
 	if p = p.again(t); len(p.owners)+len(p.specs) != 0 {
 		t.Errorf("left are %v and %v", p.owners, p.specs)
 	}
-	p.db.Close()
+	p.bolt().Close()
 }
 
 // TestPastAsked answers while the disk does not.
 func TestPastAsked(t *testing.T) {
 	p := pastAt(t, filepath.Join(t.TempDir(), "db"))
 	p.see("a")
-	tx, err := p.db.Begin(true) // until it ends, nobody writes
+	tx, err := p.bolt().Begin(true) // until it ends, nobody writes
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,7 +100,7 @@ func TestPastAsked(t *testing.T) {
 	if p = p.again(t); !p.seen("a") || !p.seen("b") || p.made("b-1") == nil {
 		t.Errorf("kept are %v and %v", p.owners, p.specs)
 	}
-	p.db.Close()
+	p.bolt().Close()
 }
 
 // TestPastTogether has many change the same few things at once: on disk is what is in
@@ -132,5 +134,5 @@ func TestPastTogether(t *testing.T) {
 	if !reflect.DeepEqual(p.owners, owners) || !reflect.DeepEqual(p.specs, specs) {
 		t.Errorf("on disk are %v and %v; in memory were %v and %v", p.owners, p.specs, owners, specs)
 	}
-	p.db.Close()
+	p.bolt().Close()
 }

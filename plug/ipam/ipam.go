@@ -58,11 +58,16 @@ var (
 	ErrFull  = errors.New("no address is left")
 )
 
+// database is *bbolt.DB.
+type database interface {
+	Update(func(*bbolt.Tx) error) error
+}
+
 // Store holds the leases.
 //
 // Thread-safety: safe for concurrent use.
 type Store struct {
-	db       *bbolt.DB
+	db       database
 	maxFreed int
 	damaged  []string // since Open
 
@@ -103,7 +108,7 @@ type held struct {
 
 // Open reads the leases of db, which stays the caller's. Records that cannot be read are in
 // Damaged.
-func Open(db *bbolt.DB) (*Store, error) {
+func Open(db database) (*Store, error) {
 	s := &Store{db: db, maxFreed: defaultMaxFreed, nets: map[netKey]*network{}, owners: map[string][]place{}}
 	if err := s.load(); err != nil {
 		return nil, fmt.Errorf("read the leases: %w", err)

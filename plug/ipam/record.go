@@ -250,6 +250,31 @@ func put(b *bbolt.Bucket, r record) error {
 	return b.Put(place{r.Pool, r.Addr}.key(), text)
 }
 
+// Dump writes all that is known into tx, which is of an empty file, as Open reads it. Who had
+// a freed address, and when, is not known any more; their order is.
+func (s *Store) Dump(tx *bbolt.Tx) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	b, err := tx.CreateBucketIfNotExists(bucket)
+	if err != nil {
+		return err
+	}
+	for key, n := range s.nets {
+		for a, l := range n.leased {
+			if err := put(b, record{Lease: Lease{key.pool, a, l.owner, l.since}}); err != nil {
+				return err
+			}
+		}
+		for i, a := range n.freed {
+			at := s.clock.Add(time.Duration(i - len(n.freed)))
+			if err := put(b, record{Lease{key.pool, a, "unknown", at}, at}); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // forgetLocked deletes all records of a pool.
 func (s *Store) forgetLocked(pool string) error {
 	var all []place
