@@ -370,7 +370,7 @@ func (r *reconciler) readyLocked(local, p *portState, x *uplinkPort, needed bool
 			r.staticsLocked(b)
 		}
 	}
-	for _, name := range []string{"disable_ipv6", "accept_ra"} {
+	for _, name := range []string{"disable_ipv6", "accept_ra", "autoconf", "use_tempaddr"} {
 		const conf = "/proc/sys/net/ipv6/conf/"
 		was, err := os.ReadFile(conf + p.port.Name + "/" + name)
 		if err == nil && needed {
@@ -438,6 +438,7 @@ func (r *reconciler) giveBackLocked(rec *uplinkRecord) {
 		for _, a := range slices.Backward(still.Addresses) {
 			failed = append(failed, a.remove(from.index, from.name))
 		}
+		failed = append(failed, sweep(from.index, still.Addresses))
 	}
 	for i := range still.Addresses {
 		if exists {

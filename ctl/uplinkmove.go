@@ -288,6 +288,7 @@ func move(from, to end, addresses []hostAddress, routes []hostRoute) error {
 			return err
 		}
 	}
+	_ = sweep(from.index, addresses) // what it leaves ends by itself
 	return nil
 }
 

@@ -92,6 +92,29 @@ func contest(routes []hostRoute, from int) error {
 	return err
 }
 
+// sweep removes the routes that the kernel made of IPv6 addresses that an interface does not have
+// any more: of those with a lifetime it leaves them to theirs, and half of what is sent on the
+// link would go by the NIC, to which no answer comes.
+func sweep(index int, gone []hostAddress) error {
+	rest, err := everyAddressOn(index)
+	if err != nil {
+		return err
+	}
+	var left []hostRoute
+	err = eachRoute(func(x seenRoute) {
+		if !x.isIPv4() && x.by(index) && x.automatic(gone) && !x.automatic(rest) {
+			x.Words = slices.Clone(x.Words)
+			left = append(left, x.hostRoute)
+		}
+	})
+	for i := range left {
+		if e := tell(unix.RTM_DELROUTE, 0, left[i].wordsFor(index, index)); e != nil && !errors.Is(e, unix.ESRCH) {
+			err = errors.Join(err, fmt.Errorf("remove route %s: %w", left[i].Text, e))
+		}
+	}
+	return err
+}
+
 // seenRoute is a route and what was read of it.
 type seenRoute struct {
 	hostRoute
