@@ -27,12 +27,15 @@ import (
 // bbolt's own locks may be held for good after a panic, so who comes after it is turned
 // away here, and one transaction at a time is in it. Of a file that is given up its map stays.
 //
-// Thread-safety: safe for concurrent use. mu is taken after the locks of the book's parts.
+// Thread-safety: safe for concurrent use. Lock order: those of the book's parts, using, mu.
+// Who only asks for the warning waits for no disk.
 type bookFile struct {
 	path  string
 	broke chan struct{} // holds one when the file is damaged
 
-	mu    sync.Mutex
+	using sync.Mutex // held over a transaction
+
+	mu    sync.Mutex // guards what follows
 	db    *bbolt.DB
 	file  *os.File
 	wrong error  // the file is damaged; nil: it serves
@@ -54,26 +57,29 @@ func (b *bookFile) View(f func(*bbolt.Tx) error) error {
 
 // with has f use the file. The error is errBookDamaged where it cannot be used any more.
 func (b *bookFile) with(f func(*bbolt.DB) error) (err error) {
+	b.using.Lock()
+	defer b.using.Unlock()
 	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.wrong != nil {
-		return b.wrong
+	db, wrong := b.db, b.wrong
+	b.mu.Unlock()
+	if wrong != nil {
+		return wrong
 	}
 	faults := debug.SetPanicOnFault(true) // of a page that cannot be read
 	defer debug.SetPanicOnFault(faults)
 	defer func() {
 		if r := recover(); r != nil {
-			err = b.giveUpLocked(r)
+			err = b.giveUp(r)
 		}
 	}()
-	return f(b.db)
+	return f(db)
 }
 
 // change is with for an f that writes. What it would not panic at is looked for before.
 func (b *bookFile) change(f func(*bbolt.DB) error) error {
 	return b.with(func(db *bbolt.DB) error {
 		if err := checkHead(b.file, db.Info().PageSize); err != nil {
-			return b.giveUpLocked(err)
+			return b.giveUp(err)
 		}
 		return f(db)
 	})
@@ -130,23 +136,28 @@ func checkHead(file *os.File, pageSize int) error {
 	return nil
 }
 
-// giveUpLocked notes that the file is damaged, which is not used any more.
-func (b *bookFile) giveUpLocked(why any) error {
+// giveUp notes that the file is damaged, which is not used any more. Called with using held.
+func (b *bookFile) giveUp(why any) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	b.wrong = fmt.Errorf("use %s: %w: %v", b.path, errBookDamaged, why)
 	b.told = fmt.Sprintf("%s was damaged while it was open (%v)", b.path, why)
 	b.file.Close()
-	b.broke <- struct{}{}
+	select {
+	case b.broke <- struct{}{}:
+	default:
+	}
 	return b.wrong
 }
 
 // check reads all of the file. What is wrong in it is damage that no transaction has met yet.
 func (b *bookFile) check() {
-	err := b.with(walkBook)
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if err != nil && b.wrong == nil {
-		_ = b.giveUpLocked(err)
-	}
+	_ = b.with(func(db *bbolt.DB) error {
+		if err := walkBook(db); err != nil {
+			return b.giveUp(err)
+		}
+		return nil
+	})
 }
 
 // damage says what is wrong with the file; nil: nothing.
@@ -158,12 +169,7 @@ func (b *bookFile) damage() error {
 
 // Close closes the file, unless it was given up.
 func (b *bookFile) Close() error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.wrong != nil {
-		return b.wrong
-	}
-	return b.db.Close()
+	return b.with(func(db *bbolt.DB) error { return db.Close() })
 }
 
 // warning is for show.
