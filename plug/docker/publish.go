@@ -90,7 +90,7 @@ func (d *Driver) setPublished(ctx context.Context, i held.Item, e endpoint, aske
 		if n, ok := networkOf(on); !ok || n.Host == "" {
 			return fmt.Errorf("publish ports of %s: this host has no address in its network, so it cannot reach it; allowed: a network with a gateway of the switch", e.ID)
 		}
-		chosen, err := d.choose(p.Name, asked)
+		chosen, err := d.choose(p.Name, &e, asked)
 		if err != nil {
 			return err
 		}
@@ -122,46 +122,91 @@ func ownPort(i *held.Item) *config.Port {
 	return &i.Ports[0]
 }
 
+// half is a published port in one family: a container has addresses of both or of one, and what
+// two containers publish without an address of the host clashes where they have one in common.
+// Since Docker 28, a container may have its default route of each family in another network,
+// and Docker asks both for its ports.
+type half struct {
+	config.Publish
+	v4 bool
+}
+
+// halves are those of a port that leads to addresses of these families.
+func halves(p config.Publish, v4, v6 bool) (list []half) {
+	for _, h := range []half{{p, true}, {p, false}} {
+		if (h.v4 && v4 || !h.v4 && v6) && (!p.Host.IsValid() || p.Host.Is4() == h.v4) {
+			list = append(list, h)
+		}
+	}
+	return list
+}
+
+// families says of which an endpoint has addresses.
+func (e *endpoint) families() (v4, v6 bool) {
+	for _, a := range e.Addresses {
+		v4, v6 = v4 || a.Addr().Is4(), v6 || a.Addr().Is6()
+	}
+	return v4, v6
+}
+
 // choose finds a free port of the host for each that is asked for.
-func (d *Driver) choose(port string, asked []binding) ([]config.Publish, error) {
-	var taken []config.Publish
+func (d *Driver) choose(port string, e *endpoint, asked []binding) ([]config.Publish, error) {
+	others := map[string]endpoint{}
+	for _, i := range d.o.Switch.Held() {
+		if o, ok := endpointOf(i); ok {
+			others[i.Ports[0].Name] = o
+		}
+	}
+	var taken []half
 	for name, list := range d.o.Switch.Published() {
-		if name != port {
-			taken = append(taken, list...)
+		v4, v6 := true, true // of the operator's
+		if o, ok := others[name]; ok {
+			v4, v6 = o.families()
+		}
+		for _, p := range list {
+			if name != port {
+				taken = append(taken, halves(p, v4, v6)...)
+			}
 		}
 	}
 	var chosen []config.Publish
 	for _, b := range asked {
-		p, err := d.chooseOne(b, slices.Concat(taken, chosen))
+		p, has, err := d.chooseOne(b, e, taken)
 		if err != nil {
 			return nil, err
 		}
-		chosen = append(chosen, p)
+		chosen, taken = append(chosen, p), append(taken, has...)
 	}
 	return chosen, nil
 }
 
-func (d *Driver) chooseOne(b binding, taken []config.Publish) (config.Publish, error) {
-	p := config.Publish{To: b.Port}
+func (d *Driver) chooseOne(b binding, e *endpoint, taken []half) (p config.Publish, has []half, err error) {
+	p.To = b.Port
 	switch b.Proto {
 	case unix.IPPROTO_TCP:
 		p.Proto = "tcp"
 	case unix.IPPROTO_UDP:
 		p.Proto = "udp"
+	case unix.IPPROTO_SCTP:
+		return p, nil, fmt.Errorf("port %d/sctp of the container cannot be published; allowed: tcp, udp", b.Port)
 	default:
-		return p, fmt.Errorf("port %d of the container has protocol %d; allowed to publish: tcp, udp", b.Port, b.Proto)
+		return p, nil, fmt.Errorf("port %d of the container has protocol %d; allowed to publish: tcp, udp", b.Port, b.Proto)
 	}
 	if b.Port == 0 {
-		return p, fmt.Errorf("port 0 of the container cannot be published; allowed: 1 to 65535")
+		return p, nil, fmt.Errorf("port 0 of the container cannot be published; allowed: 1 to 65535")
 	}
 	if b.HostIP != "" {
 		a, err := netip.ParseAddr(b.HostIP)
 		if err != nil || a.Zone() != "" || a.IsMulticast() {
-			return p, fmt.Errorf("%q is not an address of the host to publish at", b.HostIP)
+			return p, nil, fmt.Errorf("%q is not an address of the host to publish at", b.HostIP)
 		}
 		if a = a.Unmap(); !a.IsUnspecified() {
 			p.Host = a
 		}
+	}
+	v4, v6 := e.families()
+	if has = halves(p, v4, v6); len(has) == 0 {
+		return p, nil, fmt.Errorf("port %d/%s of the container cannot be published at %s: it has no address of that family in this network", p.To, p.Proto, b.HostIP)
 	}
 	first, last := uint32(b.HostPort), uint32(max(b.HostPort, b.HostPortEnd))
 	from := first
@@ -172,49 +217,62 @@ func (d *Driver) chooseOne(b binding, taken []config.Publish) (config.Publish, e
 		d.rolling++
 		d.mu.Unlock()
 	}
-	var why error
 	for n := range last - first + 1 {
 		p.Port = uint16(first + (from-first+n)%(last-first+1))
-		if slices.ContainsFunc(taken, func(o config.Publish) bool { return clash(p, o) }) {
-			why = fmt.Errorf("port %d/%s of the host is published already", p.Port, p.Proto)
-		} else if err := bindable(p); err != nil {
-			why = err
-		} else {
-			return p, nil
+		has = halves(p, v4, v6)
+		if err = free(has, taken); err == nil {
+			return p, has, nil
 		}
 	}
 	if last > first {
-		why = fmt.Errorf("no port of %d to %d is free: %w", first, last, why)
+		err = fmt.Errorf("no port of %d to %d is free: %w", first, last, err)
 	}
-	return p, why
+	return p, nil, err
+}
+
+// free says why a port of the host cannot be had.
+func free(has, taken []half) error {
+	for _, h := range has {
+		if slices.ContainsFunc(taken, h.clash) {
+			return fmt.Errorf("port %d/%s of the host is published already", h.Port, h.Proto)
+		}
+		if err := h.bindable(); err != nil {
+			return fmt.Errorf("port %d/%s of the host cannot be published: %w", h.Port, h.Proto, err)
+		}
+	}
+	return nil
 }
 
 // clash says whether both want the same port of the host.
-func clash(p, q config.Publish) bool {
-	return p.Port == q.Port && p.Proto == q.Proto && (!p.Host.IsValid() || !q.Host.IsValid() || p.Host == q.Host)
+func (h half) clash(o half) bool {
+	return h.v4 == o.v4 && h.Port == o.Port && h.Proto == o.Proto && (!h.Host.IsValid() || !o.Host.IsValid() || h.Host == o.Host)
 }
 
 // bindable says whether a process of the host has the port: what comes for it would reach
 // the container instead, and nobody would know why.
-func bindable(p config.Publish) error {
-	at := netip.AddrPortFrom(p.Host, p.Port).String()
-	if !p.Host.IsValid() {
-		at = fmt.Sprintf(":%d", p.Port)
+func (h half) bindable() error {
+	host, family := h.Host, "6"
+	if h.v4 {
+		family = "4"
 	}
-	var err error
-	if p.Proto == "tcp" {
-		var l net.Listener
-		if l, err = net.Listen("tcp", at); err == nil {
+	switch {
+	case host.IsValid():
+	case h.v4:
+		host = netip.IPv4Unspecified()
+	default:
+		host = netip.IPv6Unspecified()
+	}
+	at := netip.AddrPortFrom(host, h.Port).String()
+	if h.Proto == "tcp" {
+		l, err := net.Listen("tcp"+family, at)
+		if err == nil {
 			l.Close()
 		}
-	} else {
-		var c net.PacketConn
-		if c, err = net.ListenPacket("udp", at); err == nil {
-			c.Close()
-		}
+		return err
 	}
-	if err != nil {
-		return fmt.Errorf("port %d/%s of the host cannot be published: %w", p.Port, p.Proto, err)
+	c, err := net.ListenPacket("udp"+family, at)
+	if err == nil {
+		c.Close()
 	}
-	return nil
+	return err
 }

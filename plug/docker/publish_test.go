@@ -46,7 +46,9 @@ func TestPublish(t *testing.T) {
 	}
 	for bindings, why := range map[string]string{
 		`[{"Proto":6,"Port":80,"HostPort":38080}]`:                               "port 38080/tcp of the host is published already",
-		`[{"Proto":132,"Port":80,"HostPort":38090}]`:                             "protocol 132; allowed to publish: tcp, udp",
+		`[{"Proto":132,"Port":80,"HostPort":38090}]`:                             "port 80/sctp of the container cannot be published; allowed: tcp, udp",
+		`[{"Proto":1,"Port":80,"HostPort":38090}]`:                               "protocol 1; allowed to publish: tcp, udp",
+		`[{"Proto":6,"Port":80,"HostIP":"::1","HostPort":38090}]`:                "port 80/tcp of the container cannot be published at ::1: it has no address of that family",
 		`[{"Proto":6,"Port":0,"HostPort":38090}]`:                                "port 0 of the container",
 		`[{"Proto":6,"Port":80,"HostIP":"x","HostPort":38090}]`:                  `"x" is not an address of the host`,
 		fmt.Sprintf(`[{"Proto":6,"Port":80,"HostPort":%d}]`, busy):               "address already in use",
@@ -79,5 +81,23 @@ func TestPublishOnLAN(t *testing.T) {
 	_, refusal := posted(t, d, "NetworkDriver.ProgramExternalConnectivity", published(ep1, `[{"Proto":6,"Port":80,"HostPort":38080}]`))
 	if !strings.Contains(refusal, "this host has no address in its network") {
 		t.Error(refusal)
+	}
+}
+
+// TestPublishFamilies: a container has its default route of each family in another network, as it
+// can since Docker 28, which asks both for all of its ports.
+func TestPublishFamilies(t *testing.T) {
+	d, _, _ := newDouble(t, "bridges: []")
+	must(t, d, "NetworkDriver.CreateNetwork", create(t, net1, "10.1.0.0/24", false, nil))
+	must(t, d, "NetworkDriver.CreateNetwork", create(t, net2, "fd00:1::/64", false, nil))
+	must(t, d, "NetworkDriver.CreateEndpoint", endpointOn(net1, ep1, "10.1.0.2/24"))
+	must(t, d, "NetworkDriver.CreateEndpoint", fmt.Sprintf(`{"NetworkID":%q,"EndpointID":%q,"Interface":{"AddressIPv6":"fd00:1::2/64"}}`, net2, ep2))
+	for _, ep := range []string{ep1, ep2} {
+		must(t, d, "NetworkDriver.ProgramExternalConnectivity", published(ep, `[{"Proto":6,"Port":80,"HostPort":38080},{"Proto":17,"Port":80,"HostPort":38080}]`))
+	}
+	ep3 := strings.Repeat("c", 64)
+	must(t, d, "NetworkDriver.CreateEndpoint", endpointOn(net1, ep3, "10.1.0.3/24"))
+	if _, refusal := posted(t, d, "NetworkDriver.ProgramExternalConnectivity", published(ep3, `[{"Proto":6,"Port":80,"HostPort":38080}]`)); !strings.Contains(refusal, "published already") {
+		t.Errorf("both have it: %q", refusal)
 	}
 }
