@@ -122,7 +122,7 @@ func uniqueOwner() string {
 func gatewayOwner(pool string) string { return leasePrefix + "gateway/" + pool }
 
 // gateway gives the address of a pool's gateway: what the bridge says, what the user says, or
-// the first one.
+// the first one of the range, since hosts that share a subnet over a mesh have a range each.
 func (d *Driver) gateway(p ipam.Pool, want netip.Addr) (netip.Addr, error) {
 	if !want.IsValid() && p.Gateway.IsValid() || want.IsValid() && (want == p.Gateway || slices.Contains(p.Own, want)) {
 		if !want.IsValid() {
@@ -134,7 +134,7 @@ func (d *Driver) gateway(p ipam.Pool, want netip.Addr) (netip.Addr, error) {
 	if want.IsValid() {
 		return want, d.leases.Reserve(p.Name, want, owner)
 	}
-	if first := p.Subnet.Addr().Next(); usable(first, p.Subnet) {
+	if first := p.Range.Addr().Next(); usable(first, p.Subnet) && p.Range.Contains(first) {
 		err := d.leases.Reserve(p.Name, first, owner)
 		if !errors.Is(err, ipam.ErrTaken) {
 			return first, err

@@ -209,6 +209,27 @@ func TestDefaultPool(t *testing.T) {
 	}
 }
 
+// TestRange: hosts that have a range each of one subnet have nothing in common in it, gateways
+// included.
+func TestRange(t *testing.T) {
+	for among, want := range map[string]string{
+		"10.1.8.0/24": "[10.1.8.1/16 10.1.8.0/16 10.1.8.2/16]", "10.1.9.0/24": "[10.1.9.1/16 10.1.9.0/16 10.1.9.2/16]", "10.1.0.0/24": "[10.1.0.1/16 10.1.0.2/16 10.1.0.3/16]",
+		"10.1.9.9/32": "[10.1.9.9/16]",
+	} {
+		d, _, _ := newDouble(t, "bridges: []")
+		id, _, _, refusal := requested(t, d, "10.1.0.0/16", among, false, nil)
+		var all []string
+		for n := range 3 {
+			if a, refusal := addressOf(t, d, id, "", n == 0); refusal == "" {
+				all = append(all, a)
+			}
+		}
+		if fmt.Sprint(all) != want {
+			t.Errorf("%s: %v, want %s (%s)", among, all, want, refusal)
+		}
+	}
+}
+
 // TestGivenAgain: the release of an address was lost while the switch was away, and its
 // container wants it again.
 func TestGivenAgain(t *testing.T) {
