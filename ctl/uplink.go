@@ -164,6 +164,12 @@ func (r *reconciler) uplinksLocked(now time.Time) {
 			}
 			continue
 		}
+		if l := r.links[name]; takesAddresses(p.port) && l.Master != 0 {
+			if p.device != nil {
+				r.holdLocked(p, x, now, fmt.Errorf("it belongs to a kernel bridge or bond, which has the addresses and would be cut off: take it out first (ip link set %s nomaster)", name))
+			}
+			continue
+		}
 		if x.held && p.device == nil && !now.Before(x.due) {
 			backoff := p.backoff
 			p.retryAt = time.Time{}

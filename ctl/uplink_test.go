@@ -320,6 +320,18 @@ func TestUplinkNotReady(t *testing.T) {
 	u.d.Ctl("add-br", "br1")
 	u.d.Ctl("add-port", "br1", "eth1", "--take-addresses")
 	waitPort(t, u.d, "eth1", "error", "addresses stay with it, since br1", "is not ready")
+	u.a.MustExec("ip", "link", "add", "kbr", "type", "bridge")
+	u.a.MustExec("ip", "link", "set", "eth1", "master", "kbr")
+	u.d.Ctl("add-br", "br2")
+	u.d.Ctl("del-port", "eth1")
+	u.d.Ctl("add-port", "br2", "eth1", "--take-addresses")
+	waitPort(t, u.d, "eth1", "error", "belongs to a kernel bridge", "nomaster")
+	u.a.MustExec("ip", "link", "set", "eth1", "nomaster")
+	waitPort(t, u.d, "eth1", "up")
+	stackIs(t, "out of the kernel's bridge", u.a, "br2", before)
+	u.d.Ctl("del-br", "br2")
+	u.d.Ctl("add-port", "br1", "eth1", "--take-addresses")
+	waitPort(t, u.d, "eth1", "error", "addresses stay with it, since br1", "is not ready")
 	reached := func(when string) {
 		t.Helper()
 		if err := u.a.Ping("192.0.2.9"); err != nil {
