@@ -3,6 +3,7 @@ package docker
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -222,6 +223,9 @@ func (d *Driver) chooseOne(b binding, e *endpoint, taken []half) (p config.Publi
 		has = halves(p, v4, v6)
 		if err = free(has, taken); err == nil {
 			return p, has, nil
+		}
+		if errors.Is(err, unix.EADDRNOTAVAIL) {
+			return p, nil, err // with any other port, too
 		}
 	}
 	if last > first {

@@ -54,12 +54,16 @@ func TestPublish(t *testing.T) {
 		fmt.Sprintf(`[{"Proto":6,"Port":80,"HostPort":%d}]`, busy):               "address already in use",
 		`[{"Proto":6,"Port":80,"HostPort":38080,"HostPortEnd":38081}]`:           "no port of 38080 to 38081 is free",
 		`[{"Proto":6,"Port":80,"HostPort":"x"}]`:                                 "com.docker.network.portmap",
-		`[{"Proto":6,"Port":80,"HostIP":"192.0.2.1","HostPort":38090}]`:          "cannot assign requested address",
+		`[{"Proto":6,"Port":80,"HostIP":"192.0.2.1","HostPort":38090}]`:          "port 38090/tcp of the host cannot be published: listen tcp4 192.0.2.1:38090: bind: cannot assign requested address",
 		"[" + strings.Repeat(`{"Proto":6},`, maxPublished) + `{"Proto":6}` + "]": "257 ports are to be published",
 	} {
 		if _, refusal := posted(t, d, "NetworkDriver.ProgramExternalConnectivity", published(ep2, bindings)); !strings.Contains(refusal, why) {
 			t.Errorf("%.80s: %q, want %q", bindings, refusal, why)
 		}
+	}
+	// An address that the host does not have is no matter of ports, which are not tried one by one.
+	if _, refusal := posted(t, d, "NetworkDriver.ProgramExternalConnectivity", published(ep2, `[{"Proto":6,"Port":80,"HostIP":"192.0.2.1"}]`)); !strings.HasPrefix(refusal, "port ") {
+		t.Error(refusal)
 	}
 	if got := option(ep2); got != "" {
 		t.Errorf("refused, but published: %s", got)
