@@ -119,6 +119,30 @@ func TestNamesDoNotWaitForTheFirewall(t *testing.T) {
 	<-ended
 }
 
+// A gateway has the MTU of its containers while tunnels narrow it, and an interface that nobody
+// narrows is the operator's.
+func TestGatewayFitsItsContainers(t *testing.T) {
+	h := lab.New(t).Host("h")
+	h.KernelBridge("br0")
+	h.KernelBridge("br1")
+	h.MustExec("ip", "link", "set", "br1", "mtu", "1400")
+	g := newGateways("0123456789abcdef", "/dev/null", slog.New(slog.DiscardHandler), nil)
+	for _, want := range []int{1450, 1436, 1450, 1500} {
+		err := h.Do(func() error { return g.fit(map[string]int{"br0": want, "br1": 1500, "br2": want}) })
+		if err != nil {
+			t.Error(err)
+		}
+		for name, want := range map[string]int{"br0": want, "br1": 1400} {
+			if is := h.MustExec("ip", "-o", "link", "show", "dev", name); !strings.Contains(is, fmt.Sprintf(" mtu %d ", want)) {
+				t.Errorf("%s is %s, want MTU %d", name, is, want)
+			}
+		}
+	}
+	if len(g.mtus) != 0 {
+		t.Errorf("set are %v", g.mtus)
+	}
+}
+
 // Whatever makes a gateway another one makes its rules anew.
 func TestGatewayStatesAreCompared(t *testing.T) {
 	gw := func() *nat.Gateway {
