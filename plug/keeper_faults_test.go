@@ -266,3 +266,24 @@ func TestOneOwnerTwice(t *testing.T) {
 		t.Errorf("%d leases for one plug", n)
 	}
 }
+
+// TestOtherGateway looks at a container's other plug when one goes, whose gateway may be
+// wanted now.
+func TestOtherGateway(t *testing.T) {
+	w := newWorld()
+	k, _ := w.keeper(t, filepath.Join(t.TempDir(), "db"), time.Minute)
+	w.run(dk("a"), "/ns/a")
+	w.run(dk("b"), "/ns/b")
+	first, second, others := wanted("p1", dk("a"), "10.0.0.0/24"), wanted("p2", dk("a"), "10.0.0.0/24"), wanted("p3", dk("b"), "10.0.0.0/24")
+	second.Plug.IfName = "eth2"
+	k.Set([]Want{first, second, others})
+	k.Quiet(5 * time.Second)
+	plugs := func() int { w.mu.Lock(); defer w.mu.Unlock(); return w.plugs }
+	before := plugs()
+	k.Set([]Want{second, others})
+	until(t, "a look at the other", func() bool { return plugs() > before })
+	k.Quiet(5 * time.Second)
+	if n := plugs() - before; n != 1 {
+		t.Errorf("%d were looked at", n)
+	}
+}

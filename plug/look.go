@@ -173,6 +173,11 @@ func (k *Keeper) remove(p *kept, w Want) error {
 	if !p.wanted && k.plugs[w.Port] == p { // else it is wanted again: look goes on
 		delete(k.plugs, w.Port)
 	}
+	for _, other := range k.plugs { // whose gateway is the container's default route now, if it had stood back
+		if other != p && other.wanted && other.want.Plug.Container == w.Plug.Container {
+			k.lookLocked(other)
+		}
+	}
 	return nil
 }
 
