@@ -169,6 +169,13 @@ func (f *fakeWires) there(host string) bool {
 	return ok
 }
 
+func (f *fakeWires) foreign(name, alias string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	w, ok := f.pairs[name]
+	return ok && w.Alias != alias
+}
+
 func (f *fakeWires) routes() ([]netip.Prefix, error) { return f.known, nil }
 
 // TestMain is also a daemon of its own, in whose host the kernel's bridge forwards instead of

@@ -175,11 +175,13 @@ func TestNetworkOptions(t *testing.T) {
 		{"bridge and mesh", "10.1.0.0/16", false, o{"mesh": "m1", "bridge": "br0"}, `option mesh: "m1" is one of two`},
 		{"another subnet", "10.1.0.0/16", false, o{"bridge": "br0"}, "subnet 10.1.0.0/16 is not that of bridge br0: allowed: --subnet 10.0.0.0/24"},
 		{"taken name", "10.1.0.0/16", false, o{"com.docker.network.bridge.name": "br0"}, `option com.docker.network.bridge.name: "br0" is a bridge of the switch already: give bridge=br0`},
+		{"name of a NIC", "10.1.0.0/16", false, o{"com.docker.network.bridge.name": "eth0"}, `option com.docker.network.bridge.name: "eth0" is an interface of this host already; allowed: the name of an interface that is to be made`},
 		{"long name", "10.1.0.0/16", false, o{"com.docker.network.bridge.name": "sixteen-bytes-xx"}, `option com.docker.network.bridge.name: "sixteen-bytes-xx" is not one`},
 		{"gateway", "10.1.0.0/16", false, o{"bridge": "lan", "gateway": "x"}, `option gateway: "x" is not one; allowed: switch or lan`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			d, s, _ := newDouble(t, operators)
+			d, s, w := newDouble(t, operators)
+			w.pairs["eth0"] = wire{}
 			_, refusal := posted(t, d, "NetworkDriver.CreateNetwork", create(t, net1, c.subnet, c.internal, c.options))
 			got := refusal
 			if refusal == "" {

@@ -226,6 +226,9 @@ func TestPair(t *testing.T) {
 		if err != nil || host.Attrs().Index == old.Attrs().Index || len(links()) != 2 {
 			return errors.Join(err, fmt.Errorf("the pair was not made anew: %v", links()))
 		}
+		if k.foreign(w.Host, w.Alias) || !k.foreign(w.Host, "") || k.foreign("nobody", "") {
+			return errors.New("it is not known whose an interface is")
+		}
 		if !k.there(w.Host) {
 			return errors.New("the pair is not seen")
 		}

@@ -299,6 +299,9 @@ func (d *Driver) ownBridge(i held.Item, n *network, nat string) (held.Item, erro
 	if _, taken := d.o.Switch.Bridge(i.Bridge); taken && !d.holds(i.Key, i.Bridge) {
 		return i, refused(dockerName, i.Bridge, "is a bridge of the switch already: give bridge="+i.Bridge+" to use it")
 	}
+	if d.wires.foreign(i.Bridge, d.o.Switch.Alias(i.Bridge)) { // which the network's rules would be for
+		return i, refused(dockerName, i.Bridge, "is an interface of this host already")
+	}
 	if n.MTU > 0 {
 		i.Options["mtu"] = fmt.Sprint(n.MTU)
 	}

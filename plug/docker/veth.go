@@ -26,6 +26,7 @@ type wires interface {
 	make(wire) error
 	remove(host, alias string) error
 	there(host string) bool
+	foreign(name, alias string) bool // there is such an interface, and it is somebody else's
 	routes() ([]netip.Prefix, error)
 }
 
@@ -165,6 +166,11 @@ func (kernel) remove(host, alias string) error {
 }
 
 func (kernel) there(host string) bool { return !vanished(host) }
+
+func (kernel) foreign(name, alias string) bool {
+	l, err := netlink.LinkByName(name)
+	return err == nil && l.Attrs().Alias != alias
+}
 
 func vanished(name string) bool {
 	_, err := netlink.LinkByName(name)
