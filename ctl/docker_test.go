@@ -318,6 +318,7 @@ func dockerRefusals(g *dockerGround) {
 		g.t.Helper()
 		g.refused(why, slices.Concat([]string{"network", "create", "-d", "vswitch"}, args, []string{"nx"})...)
 	}
+	create("is an interface of this host already", "-o", "com.docker.network.bridge.name=eth9")
 	create("unknown option vlna of a network; allowed: bridge,", "-o", "vlna=5")
 	create(`option vlan: "5000" is not a VLAN; allowed: 1 to 4094`, "-o", "bridge=lan", "-o", "vlan=5000")
 	create(`option bridge: "br9" does not exist`, "-o", "bridge=br9")
@@ -327,14 +328,14 @@ func dockerRefusals(g *dockerGround) {
 	g.refused("", "run", "--rm", "--network", "n1", "--ip", "10.1.0.5", lab.BusyboxImage, "true")
 }
 
-// dockerLoop makes and removes, and nothing stays.
+// dockerLoop makes and removes, and nothing stays: the same name can be had again at once.
 func dockerLoop(g *dockerGround) {
 	for i := range 2 {
 		ipam := "default"
 		if i%2 == 0 {
 			ipam = "vswitch"
 		}
-		g.Must("network", "create", "-d", "vswitch", "--ipam-driver", ipam, "nl")
+		g.Must("network", "create", "-d", "vswitch", "--ipam-driver", ipam, "-o", "com.docker.network.bridge.name=loop0", "nl")
 		g.run("l1", "--network", "nl")
 		g.Must("run", "--rm", "--network", "nl", lab.BusyboxImage, "ping", "-c1", "-W2", "l1")
 		g.Must("rm", "-f", "l1")
