@@ -135,6 +135,9 @@ type Frame struct {
 	// Fault is why the device that received the frame says that it cannot be
 	// forwarded; FaultNone when it can.
 	Fault Fault
+	// Own says that the frame is for the device's own MAC address, behind which others are: who
+	// is known to have it gets the frame, and nobody else.
+	Own bool
 	// Port is the switch's number of the port that the frame came in by. The device
 	// sets it where it receives for many ports (a tunnel's endpoint), else the worker.
 	Port uint32
@@ -203,7 +206,7 @@ func (f *Frame) Room(n int) []byte { return f.buf[Headroom-n:] }
 // no tag and no offload. 0 <= n <= MaxLen.
 func (f *Frame) Reset(n int) {
 	f.off, f.n = Headroom, n
-	f.Truncated, f.Tunnelled, f.Fault = false, false, FaultNone
+	f.Truncated, f.Tunnelled, f.Fault, f.Own = false, false, FaultNone, false
 	f.Tag = Tag{}
 	f.Offload = Offload{}
 }

@@ -315,16 +315,22 @@ func (m *macNAT) restore(f *frame.Frame, nic uint64) {
 	if mac48(b) != nic {
 		return
 	}
+	f.Own = m.lead(f, b, nic)
+}
+
+// lead finds out for whom a frame is that came for the NIC's MAC address, and reports that it is
+// nobody's that is known: then it may be the host's.
+func (m *macNAT) lead(f *frame.Frame, b []byte, nic uint64) (own bool) {
 	h := natRead(f.Tag, b)
 	if !h.ip && h.kind != natARP {
 		if !h.known {
 			m.other.Add(1)
 		}
-		return
+		return true
 	}
 	if mac, ok := h.bootReply(b); ok {
 		put48(b, mac) // its address may be another's still
-		return
+		return mac == nic
 	}
 	to := h.dst
 	if h.kind == natARP && uint32(to.lo) == 0 {
@@ -335,24 +341,24 @@ func (m *macNAT) restore(f *frame.Frame, nic uint64) {
 		// Some access points send a group's frames to each station's own address.
 		if group, ok := h.dst.group(); ok && h.ip {
 			put48(b, group)
-			return
+			return false
 		}
 		// A neighbour that knows the address, as when the switch was started anew, asks whether
 		// it is right: all are asked, and the answer is learned.
 		switch {
 		case h.kind == natARP && (b[h.l3+arpOp] == 0 && b[h.l3+arpOp+1] == arpRequest || uint32(h.dst.lo) == 0):
 			put48(b, 1<<48-1)
-			return
+			return false
 		case h.kind == natND && h.ndType == ndSolicit:
 			put48(b, 0x3333ff<<24|h.dst.lo&0xffffff)
-			return
+			return false
 		}
 		m.unknown.Add(1)
 		m.seek(&h, b)
 		if h.ip {
 			m.gate(b, h.dst.vlans)
 		}
-		return
+		return true
 	}
 	m.table.use(i)
 	mac &^= natStatic
@@ -360,4 +366,5 @@ func (m *macNAT) restore(f *frame.Frame, nic uint64) {
 	if h.kind == natARP && mac48(b[h.l3+arpTargetMAC:]) == nic {
 		put48(b[h.l3+arpTargetMAC:], mac)
 	}
+	return false
 }

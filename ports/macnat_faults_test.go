@@ -283,6 +283,13 @@ func TestMACNATGate(t *testing.T) {
 		if vlan != 0 {
 			tag = frame.Tag{TPID: frame.TPID8021Q, TCI: vlan}
 		}
+		f := r.pool.Get()
+		f.Set(eth(testNIC, testPeer, et, p...))
+		f.Tag = tag
+		if r.receive([]*frame.Frame{f}); !f.Own {
+			t.Errorf("VLAN %d: nobody's is flooded", vlan)
+		}
+		r.pool.Release(f)
 		if got, _ := r.come(eth(testNIC, testPeer, et, p...), tag); mac48(got) != mac48(want) {
 			t.Errorf("VLAN %d: goes to % x, want % x", vlan, got[:6], []byte(want))
 		}

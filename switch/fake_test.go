@@ -39,6 +39,7 @@ type packet struct {
 	data    []byte
 	tag     frame.Tag
 	offload frame.Offload
+	own     bool
 }
 
 func newFake(t testing.TB) *fake {
@@ -104,7 +105,7 @@ func (d *fake) Recv(_ int, b *frame.Batch, limit int) (int, unix.Errno) {
 		d.next++
 		f := b.Frames[b.N]
 		f.Set(p.data)
-		f.Tag, f.Offload = p.tag, p.offload
+		f.Tag, f.Offload, f.Own = p.tag, p.offload, p.own
 	}
 	if b.N == 0 {
 		unix.Read(d.fd, d.counter[:])
@@ -127,7 +128,7 @@ func (d *fake) Send(_ int, v *frame.Vectors, out []frame.Out) (int, unix.Errno) 
 		}
 		d.room = max(d.room-1, -1)
 		if !d.discard {
-			d.sent = append(d.sent, packet{bytes.Clone(o.F.Bytes()), o.Tag, o.F.Offload})
+			d.sent = append(d.sent, packet{bytes.Clone(o.F.Bytes()), o.Tag, o.F.Offload, false})
 		}
 	}
 	return len(out), 0

@@ -53,6 +53,9 @@ func (w *worker) forward(in *portView, f *frame.Frame, tag frame.Tag, depth int)
 		if t := w.trace; t != nil {
 			out, known = t.lookedUp(br, out, known, vid, &dst)
 		}
+		if !known && why == DropNone && f.Own {
+			why = DropNobody
+		}
 		if !known && why == DropNone && in.storm != nil {
 			why = in.storm.admit(&dst, w.nano)
 			if t := w.trace; t != nil {

@@ -37,6 +37,7 @@ const (
 	DropTunnelChecksum
 	DropTunnelECN
 	DropReflected
+	DropNobody
 	DropProbe
 	DropProbeRefused
 
@@ -84,6 +85,7 @@ var reasons = [numReasons]struct{ name, help string }{
 	DropTunnelChecksum: {"tunnel-checksum", "the checksum of the outer header is wrong: the frame was damaged on its way between the hosts"},
 	DropTunnelECN:      {"tunnel-ecn", "a router between the hosts marked congestion, and the inner packet's ends do not take part in ECN: it counts as lost (RFC 6040)"},
 	DropReflected:      {"reflected", "a frame that a port with macnat sent came back to it: usual for broadcasts on Wi-Fi; if they are many, the LAN has a loop, or another station has the NIC's MAC address"},
+	DropNobody:         {"macnat-nobody", "a frame that came by a port with macnat for an address that nobody behind it is known to have, and the host is not in its VLAN: usual after a container went; a container that only listens is asked for its address, and known a second later"},
 	DropProbe:          {"probe", "a probe of another vswitch (trace --path, doctor), which this one answered: it is meant to end here"},
 	DropProbeRefused:   {"probe-refused", "a frame that looks like a probe of vswitch came in by a port that is no tunnel: a container may not speak for the switch"},
 	DropVLANOutput:     {"vlan-not-on-output", "the destination was learned or set on a port that is not in the frame's VLAN any more; flush the FDB, or mend the static entry"},

@@ -257,7 +257,7 @@ func TestMirrorsLeaveBuffers(t *testing.T) {
 // slices64 returns a whole batch of a frame.
 func slices64(p packet) (all []packet) {
 	for range frame.MaxBatch {
-		all = append(all, packet{bytes.Clone(p.data), p.tag, p.offload})
+		all = append(all, packet{bytes.Clone(p.data), p.tag, p.offload, false})
 	}
 	return all
 }

@@ -476,6 +476,28 @@ func TestFloodVLANs(t *testing.T) {
 	}
 }
 
+// TestOwnIsNotFlooded: what a port with macnat has for its own MAC address is for who is known to have that, not
+// for all containers.
+func TestOwnIsNotFlooded(t *testing.T) {
+	b := newBench(t, Options{})
+	uplink, c1, c2 := b.port("br0", "uplink", PortConfig{}), b.port("br0", "c1", PortConfig{}), b.port("br0", "c2", PortConfig{})
+	p := eth(mac(2), mac(1), 50)
+	p.own = true
+	uplink.give(p)
+	b.run()
+	if n := len(c1.take()) + len(c2.take()); n != 0 || b.drops("br0", "uplink", DropNobody) != 1 {
+		t.Errorf("containers got %d frames; %d were dropped", n, b.drops("br0", "uplink", DropNobody))
+	}
+	c2.give(eth(mac(1), mac(2), 50))
+	b.run()
+	uplink.give(p)
+	b.run()
+	if n1, n2 := len(c1.take()), len(c2.take()); n1 != 0 || n2 != 1 {
+		t.Errorf("who has the MAC address got %d frames, another %d", n2, n1)
+	}
+	b.balanced("br0")
+}
+
 func TestSendErrors(t *testing.T) {
 	for errno, why := range map[unix.Errno]Reason{
 		unix.EMSGSIZE: DropMTU, unix.ENETDOWN: DropPortDown, unix.ENOBUFS: DropQueueFull,
