@@ -157,7 +157,7 @@ func dockerNetworks(g *dockerGround) {
 		f    func(*dockerGround)
 	}{
 		{"addresses", dockerAddresses}, {"two networks are isolated", dockerIsolated}, {"connect", dockerConnect}, {"internal", dockerInternal},
-		{"VLANs of a bridge", dockerVLANs}, {"the operator's addresses", dockerBridgePool}, {"publish", dockerPublish}, {"IPv6", dockerIPv6},
+		{"VLANs of a bridge", dockerVLANs}, {"the operator's addresses", dockerBridgePool}, {"publish", dockerPublish}, {"IPv6", dockerIPv6}, {"routed", dockerRouted},
 		{"refusals", dockerRefusals}, {"loop", dockerLoop},
 	} {
 		ok := t.Run(s.name, func(t *testing.T) {
@@ -311,6 +311,19 @@ func dockerIPv6(g *dockerGround) {
 	g.reach("seven", "fd00:6::1", "fd00:6::66")
 	g.Must("rm", "-f", "six", "seven")
 	g.Must("network", "rm", "n6")
+}
+
+// A network that does not masquerade is forwarded, past Docker's FORWARD DROP, also before it
+// publishes anything.
+func dockerRouted(g *dockerGround) {
+	g.Must("network", "create", "-d", "vswitch", "--subnet", "10.7.0.0/16", "-o", "nat=none", "routed")
+	g.run("plain", "--network", "routed")
+	g.out.MustExec("ip", "route", "add", "10.7.0.0/16", "via", "192.0.2.1")
+	g.reach("plain", dockerOutside)
+	g.out.MustExec("ping", "-c1", "-W3", "-n", "10.7.0.2")
+	g.out.MustExec("ip", "route", "del", "10.7.0.0/16")
+	g.Must("rm", "-f", "plain")
+	g.Must("network", "rm", "routed")
 }
 
 func dockerRefusals(g *dockerGround) {

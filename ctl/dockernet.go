@@ -128,6 +128,9 @@ func (d *Daemon) runDocker(ctx context.Context) {
 // warnings are what gateways and Docker's plug-in complain of.
 func (p *plugs) warnings() []string {
 	all := p.gateways.warnings()
+	if text := p.db.warning(); text != "" {
+		all = append(all, text)
+	}
 	if text := p.dockerErr.Load(); text != nil {
 		all = append(all, "Docker: "+*text)
 	}

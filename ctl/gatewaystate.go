@@ -164,7 +164,7 @@ func (d *Daemon) publishedOf(b *config.Bridge, s *gatewayState) {
 				}
 			}
 			row := api.PublishStatus{
-				Bridge: b.Name, Container: g.Container.String(), Port: p.Name,
+				Bridge: b.Name, Container: containerOf(g), Port: p.Name,
 				Host: host + ":" + strconv.Itoa(int(pub.Port)) + "/" + pub.Proto, State: api.PortWaiting, Reason: why,
 			}
 			to := reachable(addrs, pub.Host)

@@ -98,6 +98,15 @@ func TestAttachmentsStand(t *testing.T) {
 	if got := g.plug("/run/netns/" + g.one.Name); got.State != api.PlugPlugged || got.Addresses[0].Addr().String() != "10.0.0.50" {
 		t.Errorf("it is %+v", got)
 	}
+	if _, stderr, code := g.d.CtlErr("unplug", g.one.Name); code == 0 || !strings.Contains(stderr, "is plugged in by cni, which takes it away; if that forgot it, name the port: unplug "+a.Plug.Port) {
+		t.Errorf("its container: %d, %s", code, stderr)
+	}
+	for _, verb := range []string{"set-port", "del-port"} {
+		if _, stderr, code := g.d.CtlErr(append([]string{verb, a.Plug.Port}, map[string][]string{"set-port": {"tag=5"}}[verb]...)...); code == 0 ||
+			!strings.Contains(stderr, verb+" "+a.Plug.Port+": port "+a.Plug.Port+" is there for cni, which alone changes it") {
+			t.Errorf("%s: %d, %s", verb, code, stderr)
+		}
+	}
 	// Who knows its port may end what a runtime forgot.
 	g.d.Ctl("unplug", a.Plug.Port)
 	if got := links(t, g.one); strings.Contains(got, "eth0") {

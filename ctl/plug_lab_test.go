@@ -265,10 +265,34 @@ func TestPlugBadInput(t *testing.T) {
 	if after := links(t, g.h) + links(t, g.one) + links(t, g.two) + d.Ctl("leases") + d.Ctl("export"); after != before {
 		t.Errorf("something is left:\n%s\nbefore:\n%s", after, before)
 	}
+	// What set-port asks of a plug that is there can fail, too: it says so, and so does show.
+	d.Ctl("plug", g.two.Name, "br0", "--ip", "10.0.0.6/24", "--port", "two")
+	const want = "gateway 10.99.0.1: it is not reached"
+	_, stderr, _ := d.CtlErr("set-port", "two", "gateway=10.99.0.1")
+	if show := d.Ctl("show", "br0"); !strings.Contains(stderr, want) || !strings.Contains(show, "1 NOT UP") || !strings.Contains(show, want) {
+		t.Errorf("set-port says %q, show\n%s", stderr, show)
+	}
+	d.Ctl("set-port", "two", "gateway=")
+	waitPort(t, d, "two", api.PortUp, "")
+	d.Ctl("unplug", "two")
 	if _, stderr, code := d.CtlErr("unplug", g.two.Name); code == 0 || !strings.Contains(stderr, "is not plugged in") {
 		t.Errorf("unplug of what is not plugged in: %v, %s", code, stderr)
 	}
 	d.Ctl("unplug", "--if-exists", g.two.Name)
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"unplug", g.one.Name, "br0", "--ifname", "eth7"}, g.one.Name + " is not plugged in like that; it has eth1 of netns:" + g.one.Name + " in br0"},
+		{[]string{"leases", "br9"}, `bridge "br9" does not exist`},
+	} {
+		if _, stderr, code := d.CtlErr(c.args...); code == 0 || !strings.Contains(stderr, c.want) {
+			t.Errorf("%v: %v, %q; want %s", c.args, code, stderr, c.want)
+		}
+	}
+	if out := d.Ctl("leases", "br0", "-o", "json"); strings.TrimSpace(out) == "null" {
+		t.Error("leases are null")
+	}
 }
 
 // TestPlugComesBack has a plug survive all that happens to its parts: the pair deleted,

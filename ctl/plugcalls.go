@@ -75,7 +75,7 @@ func (d *Daemon) Plug(ctx context.Context, q api.PlugRequest) (api.PlugResult, e
 		options["type"] = string(config.PlugPort)
 		next, err := config.Apply(doc, []config.Op{op})
 		if err != nil {
-			return doc, refused(err)
+			return doc, d.whose(doc, []config.Op{op}, refused(err))
 		}
 		made = op.Port
 		if !c.Running {
@@ -209,26 +209,40 @@ func (d *Daemon) Unplug(ctx context.Context, q api.UnplugRequest) (api.UnplugRes
 	}
 	edit, err := d.change(q.Comment, 0, false, func(doc config.Document) (config.Document, error) {
 		var ops []config.Op
-		var where []string
+		var where, elsewhere []string
 		for _, b := range doc.Bridges {
 			for _, p := range b.Ports {
 				g, ok := p.Plug()
-				switch {
-				case !ok, q.Bridge != "" && q.Bridge != b.Name, q.IfName != "" && q.IfName != g.IfName:
-				case p.Name == q.Container || slices.ContainsFunc(refs, func(r config.ContainerRef) bool {
+				if !ok || p.Name != q.Container && !slices.ContainsFunc(refs, func(r config.ContainerRef) bool {
 					return r == g.Container || r.Kind == "" && r.Name == g.Container.Name || r.Kind == g.Container.Kind && r.Name == g.Container.Name && r.Start == 0
-				}):
-					ops = append(ops, config.Op{Op: "del-port", Bridge: b.Name, Port: p.Name})
-					where = append(where, fmt.Sprintf("%s of %s in %s", g.IfName, g.Container, b.Name))
+				}) {
+					continue
 				}
+				is := fmt.Sprintf("%s of %s in %s", g.IfName, g.Container, b.Name)
+				if q.Bridge != "" && q.Bridge != b.Name || q.IfName != "" && q.IfName != g.IfName {
+					elsewhere = append(elsewhere, is)
+					continue
+				}
+				ops = append(ops, config.Op{Op: "del-port", Bridge: b.Name, Port: p.Name})
+				where = append(where, is)
 			}
+		}
+		var by api.PlugStatus
+		if len(ops) == 0 {
+			by = d.byRuntime(q)
 		}
 		switch {
 		case len(ops) == 0 && q.IfExists:
 			return doc, nil
-		case len(ops) == 0 && d.dockers(q):
+		case len(ops) == 0 && len(elsewhere) > 0:
+			return doc, &api.Error{Status: 404, Field: "container", Value: q.Container, Message: fmt.Sprintf(
+				"%s is not plugged in like that; it has %s", q.Container, strings.Join(elsewhere, ", "))}
+		case len(ops) == 0 && by.Owner == docker.Owner:
 			return doc, &api.Error{Status: 409, Field: "container", Value: q.Container, Message: fmt.Sprintf(
 				"%s is plugged in by Docker: docker network disconnect takes it away", q.Container)}
+		case len(ops) == 0 && by.Owner != "":
+			return doc, &api.Error{Status: 409, Field: "container", Value: q.Container, Message: fmt.Sprintf(
+				"%s is plugged in by %s, which takes it away; if that forgot it, name the port: unplug %s", q.Container, by.Owner, by.Port)}
 		case len(ops) == 0:
 			return doc, &api.Error{Status: 404, Field: "container", Value: q.Container, Message: fmt.Sprintf("%s is not plugged in%s; plugged lists what is", q.Container, inBridge(q.Bridge))}
 		case len(ops) > 1 && !q.All:
@@ -253,13 +267,16 @@ func (d *Daemon) Unplug(ctx context.Context, q api.UnplugRequest) (api.UnplugRes
 	return res, nil
 }
 
-// dockers says whether what shall be unplugged is an endpoint of Docker's.
-func (d *Daemon) dockers(q api.UnplugRequest) bool {
+// byRuntime is what a runtime plugged in, where that is what shall be unplugged; else empty.
+func (d *Daemon) byRuntime(q api.UnplugRequest) api.PlugStatus {
 	list, _ := d.Plugged(context.Background(), "")
-	return slices.ContainsFunc(list, func(p api.PlugStatus) bool {
-		name, _ := strings.CutPrefix(p.Container, docker.Owner+":")
-		return p.Owner == docker.Owner && (p.Port == q.Container || p.Container == q.Container || name == q.Container)
-	})
+	for _, p := range list {
+		ref, err := config.ParseContainer(p.Container)
+		if p.Owner != "" && (p.Port == q.Container || p.Container == q.Container || err == nil && ref.Short() == q.Container || slices.Contains(p.Names, q.Container)) {
+			return p
+		}
+	}
+	return api.PlugStatus{}
 }
 
 func inBridge(bridge string) string {
@@ -348,15 +365,21 @@ func (d *Daemon) plugStatus(b *config.Bridge, p config.Port, g config.Plug, item
 	return d.plugStatusAt(d.plugs.portsSeen.ask(recentLimit), b, p, g, item)
 }
 
+// containerOf is what a plug's container is called: an endpoint of Docker's has its
+// container's name once Docker told it.
+func containerOf(g config.Plug) string {
+	if g.Container.Kind == config.RuntimeContainer && len(g.Aliases) > 0 {
+		return docker.Owner + ":" + g.Aliases[0]
+	}
+	return g.Container.String()
+}
+
 // plugStatusAt is plugStatus for who has asked for ports already; now is what he was told.
 func (d *Daemon) plugStatusAt(now bool, b *config.Bridge, p config.Port, g config.Plug, item held.Item) api.PlugStatus {
-	s := api.PlugStatus{Bridge: b.Name, Port: p.Name, Container: g.Container.String(), IfName: g.IfName, Options: p.Options.Typed()}
+	s := api.PlugStatus{Bridge: b.Name, Port: p.Name, Container: containerOf(g), IfName: g.IfName, Options: p.Options.Typed()}
 	s.Owner, s.Since = item.Owner, item.Since
 	if g.Container.Kind == config.RuntimeContainer { // who named and moved the interface itself
 		s.IfName = ""
-		if len(g.Aliases) > 0 {
-			s.Container = item.Owner + ":" + g.Aliases[0]
-		}
 	}
 	seen := d.plugPort(p.Name, now)
 	state, reason := seen.state, seen.reason
@@ -394,9 +417,13 @@ func (d *Daemon) Published(_ context.Context, bridge string) ([]api.PublishStatu
 
 // Leases is described at api.PlugService.
 func (d *Daemon) Leases(_ context.Context, bridge string) ([]api.LeaseStatus, error) {
-	var all []api.LeaseStatus
+	all := []api.LeaseStatus{}
 	for _, l := range d.plugs.leases.Leases(bridge) {
 		all = append(all, api.LeaseStatus{Bridge: l.Pool, Address: l.Addr, Owner: l.Owner, Since: l.Since})
+	}
+	// Addresses of a pool of Docker's are not a bridge's.
+	if doc := d.current(); len(all) == 0 && bridge != "" && doc.Bridge(bridge) == nil {
+		return nil, unknown("bridge", bridge)
 	}
 	return all, nil
 }

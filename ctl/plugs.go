@@ -1,11 +1,13 @@
 package ctl
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -255,11 +257,11 @@ func (d *Daemon) want(c *bridgePlugs, p config.Port) (w plug.Want, ok bool) {
 	}
 	if w.MTU == 0 {
 		w.MTU = c.mtu
-		if p.Options.IsSet("tag") && w.MTU < kernelMTU {
+		if p.Options.VLAN() != 0 && w.MTU < kernelMTU {
 			w.MTU -= 4 // a tunnel carries its tag, too
 		}
 	}
-	elsewhere := p.Options["tag"] != c.bridge.Options["tag"] // in another VLAN than the bridge's own address
+	elsewhere := p.Options.VLAN() != c.bridge.Options.VLAN() // in another VLAN than the bridge's own address
 	if elsewhere && !g.Auto4 && !g.Auto6 {
 		w.Pools = nil // another network, which may have the same addresses
 	}
@@ -375,6 +377,30 @@ func (d *Daemon) reapply() {
 func (d *Daemon) heldPort(port string) (held.Item, bool) {
 	i, ok := d.heldPorts()[port]
 	return i, ok
+}
+
+// whose says of an edit that does not find its port or bridge that a runtime asked for it:
+// show lists it, and the document does not have it.
+func (d *Daemon) whose(doc config.Document, ops []config.Op, err error) error {
+	if err == nil {
+		return nil
+	}
+	for _, i := range d.plugs.held.List("") {
+		for _, op := range ops {
+			what := ""
+			switch {
+			case op.Port != "" && op.Op != "add-port" && portOf(doc, op.Port) == nil && slices.ContainsFunc(i.Ports, func(p config.Port) bool { return p.Name == op.Port }):
+				what = "port " + op.Port
+			case op.Bridge != "" && i.Makes && i.Bridge == op.Bridge && doc.Bridge(op.Bridge) == nil:
+				what = "bridge " + op.Bridge
+			default:
+				continue
+			}
+			return &api.Error{Status: 409, Field: "owner", Value: i.Owner, Message: fmt.Sprintf(
+				"%s %s: %s is there for %s, which alone changes it", op.Op, cmp.Or(op.Port, op.Bridge), what, i.Owner)}
+		}
+	}
+	return err
 }
 
 // heldPorts are the items that ports belong to, by port.

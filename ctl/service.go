@@ -36,7 +36,7 @@ func (d *Daemon) Edit(_ context.Context, e api.Edit) (api.EditResult, error) {
 	}
 	return d.change(e.Comment, confirm, false, func(doc config.Document) (config.Document, error) {
 		next, err := config.Apply(doc, e.Ops)
-		return next, refused(err)
+		return next, d.whose(doc, e.Ops, refused(err))
 	})
 }
 
@@ -58,17 +58,20 @@ func (d *Daemon) Rollback(_ context.Context, version uint64) (api.EditResult, er
 		return api.EditResult{}, storeError(err, version)
 	}
 	d.edit.Lock()
-	defer d.edit.Unlock()
-	res, err := d.changeLocked(fmt.Sprintf("rollback to version %d", version), 0, false, func(config.Document) (config.Document, error) {
+	res, settle, err := d.changeLocked(fmt.Sprintf("rollback to version %d", version), 0, false, func(config.Document) (config.Document, error) {
 		return doc, nil
 	})
-	if err != nil {
-		return res, err
+	if err == nil {
+		// A new version has ended the wait already; only now, so that a rollback that
+		// could not be stored leaves what goes back by itself.
+		res.Confirm = nil
+		err = d.forgetPendingLocked()
 	}
-	// A new version has ended the wait already; only now, so that a rollback that
-	// could not be stored leaves what goes back by itself.
-	res.Confirm = nil
-	return res, d.forgetPendingLocked()
+	d.edit.Unlock()
+	if err == nil {
+		settle(&res)
+	}
+	return res, err
 }
 
 // History is described at api.Service.
@@ -103,33 +106,44 @@ func storeError(err error, version uint64) error {
 }
 
 func (d *Daemon) change(comment string, confirm time.Duration, dry bool, next func(config.Document) (config.Document, error)) (api.EditResult, error) {
+	res, settle, err := d.changeOnce(comment, confirm, dry, next)
+	if err == nil {
+		settle(&res)
+	}
+	return res, err
+}
+
+func (d *Daemon) changeOnce(comment string, confirm time.Duration, dry bool, next func(config.Document) (config.Document, error)) (res api.EditResult, settle func(*api.EditResult), err error) {
 	d.edit.Lock()
 	defer d.edit.Unlock()
 	if p := d.pending(); p != nil && !dry {
-		return api.EditResult{}, &api.Error{Status: 409, Message: fmt.Sprintf(
+		return res, nil, &api.Error{Status: 409, Message: fmt.Sprintf(
 			"version %d waits for confirmation until %s: vswitchctl confirm keeps it, vswitchctl rollback %d undoes it now",
 			p.Version, p.Deadline.Local().Format("15:04:05 MST"), p.Previous)}
 	}
 	return d.changeLocked(comment, confirm, dry, next)
 }
 
-// changeLocked makes what next returns the desired document.
-func (d *Daemon) changeLocked(comment string, confirm time.Duration, dry bool, next func(config.Document) (config.Document, error)) (api.EditResult, error) {
+// changeLocked makes what next returns the desired document. settle waits for what that does to
+// plugs and adds to the answer what is in trouble; it is for when edit is not held any more: who
+// looks at a plug asks Docker, and Docker may hold its answer back until a call of its own is
+// answered, which needs edit.
+func (d *Daemon) changeLocked(comment string, confirm time.Duration, dry bool, next func(config.Document) (config.Document, error)) (res api.EditResult, settle func(*api.EditResult), err error) {
 	if d.closed {
-		return api.EditResult{}, &api.Error{Status: 503, Message: "the daemon is ending; nothing was changed"}
+		return res, nil, &api.Error{Status: 503, Message: "the daemon is ending; nothing was changed"}
 	}
 	version, old := d.store.View()
 	doc, err := next(old)
 	if err != nil {
-		return api.EditResult{}, err
+		return res, nil, err
 	}
-	res := api.EditResult{Version: version, Changes: config.Diff(old, doc)}
-	res.Changed = len(res.Changes) > 0
+	changes := config.Diff(old, doc)
 	if err := d.displaced(old, doc); err != nil {
-		return api.EditResult{}, err
+		return res, nil, err
 	}
+	res = api.EditResult{Version: version, Changes: changes, Changed: len(changes) > 0}
 	if dry {
-		return res, nil
+		return res, func(*api.EditResult) {}, nil
 	}
 	if res.Changed {
 		var deadline time.Time
@@ -137,20 +151,21 @@ func (d *Daemon) changeLocked(comment string, confirm time.Duration, dry bool, n
 			deadline = time.Now().Add(confirm)
 		}
 		if res.Version, err = d.put(doc, comment, store.PutOptions{Deadline: deadline}); err != nil {
-			return api.EditResult{}, storeError(err, 0)
+			return api.EditResult{}, nil, storeError(err, 0)
 		}
 		d.log.Info("configuration changed", "version", res.Version, "by", comment)
 		d.hub.tell(api.Event{Kind: "config", Message: fmt.Sprintf("configuration version %d: %s", res.Version, comment)})
 	}
 	d.reconciler.apply(doc)
-	if d.plugs.keeper.Quiet(quietLimit) {
-		d.reconciler.changed() // what was plugged meanwhile is there
-	}
-	res.Ports = d.troubled(old, doc)
-	res.Mirrors = d.troubledMirrors(old, doc)
 	res.Confirm = d.pending()
 	d.armConfirm(res.Confirm)
-	return res, nil
+	return res, func(res *api.EditResult) {
+		if d.plugs.keeper.Quiet(quietLimit) {
+			d.reconciler.changed() // what was plugged meanwhile is there
+		}
+		res.Ports = d.troubled(old, doc)
+		res.Mirrors = d.troubledMirrors(old, doc)
+	}, nil
 }
 
 // troubled returns the ports that a change touched and that are not up. A local
@@ -162,16 +177,17 @@ func (d *Daemon) troubled(old, doc config.Document) []api.PortStatus {
 	var all []api.PortStatus
 	look := func(was, is config.Port, had bool) {
 		p := r.ports[is.Name]
-		if p == nil || had && was.Equal(is) || p.state == api.PortUp {
+		if p == nil || had && was.Equal(is) {
 			return
 		}
-		if p.state == api.PortDown && is.Object() == config.LocalPort && !is.Options.IsSet("ip") {
-			return
-		}
-		all = append(all, api.PortStatus{
+		st := d.withPlug(p, api.PortStatus{
 			Name: is.Name, Type: string(is.Object()), State: p.state, Reason: p.reason, Since: p.since,
 			Options: is.Options.Typed(), IfIndex: p.link.Index, MTU: p.link.MTU,
 		})
+		if st.State == api.PortUp || st.State == api.PortDown && is.Object() == config.LocalPort && !is.Options.IsSet("ip") {
+			return
+		}
+		all = append(all, st)
 	}
 	for i := range doc.Bridges {
 		b := &doc.Bridges[i]

@@ -11,6 +11,7 @@ import (
 
 	"vswitch/ctl/api"
 	"vswitch/ctl/config"
+	"vswitch/plug"
 	vswitch "vswitch/switch"
 )
 
@@ -66,7 +67,7 @@ func (d *Daemon) bridgeStatus(b *config.Bridge) (api.BridgeStatus, error) {
 	st.Flaps = d.flaps(b.Name)
 	for _, sp := range sb.Ports {
 		if p := r.ports[sp.Name]; p != nil && p.state != api.PortSelf {
-			st.Ports = append(st.Ports, r.uplinkNotesLocked(p, portStatus(p, sp)))
+			st.Ports = append(st.Ports, r.uplinkNotesLocked(p, d.withPlug(p, portStatus(p, sp))))
 		}
 	}
 	// The local port first, as in the document: it is the bridge.
@@ -92,6 +93,19 @@ func portStatus(p *portState, sp vswitch.PortStats) api.PortStatus {
 		Options: p.port.Options.Typed(), IfIndex: p.link.Index, MAC: p.link.MAC.String(), MTU: p.link.MTU,
 		Workers: sp.Workers, RxRing: p.rxSlots, Notes: p.notes, Tunnel: tunnelStatus(p), Counters: portCounters(sp.Counters),
 	}
+}
+
+// withPlug tells of a port whose interface forwards, and whose plug failed: what was set
+// last did not come about, and what was there before stays.
+func (d *Daemon) withPlug(p *portState, st api.PortStatus) api.PortStatus {
+	if st.State != api.PortUp || p.port.Object() != config.PlugPort {
+		return st
+	}
+	if k, ok := d.plugs.keeper.State(p.port.Name); ok && k.State == plug.Failed {
+		st.State, st.Since = api.PortError, k.Since
+		st.Reason = k.Reason + "; it forwards with what it had before, and is tried again"
+	}
+	return st
 }
 
 func mirrorStatus(bs *bridgeState, stats []vswitch.MirrorStats) []api.MirrorStatus {

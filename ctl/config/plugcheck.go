@@ -39,15 +39,15 @@ func (d *Document) checkPlugs(r *report) {
 			s := seat{g.Container.String(), g.IfName}
 			if first, ok := seats[s]; ok {
 				r.add(&Error{Path: path + ".ifname", Value: g.IfName, Message: fmt.Sprintf(
-					"%s of %s is made by %s already: give this one another ifname", g.IfName, s.container, first)})
+					"%s of %s is made by %s, too: give one of the two another ifname", g.IfName, s.container, first)})
 			} else {
 				seats[s] = path
 			}
 			if mac := p.Options["mac"]; mac != "" {
-				key := macKey{p.Options["tag"], mac}
+				key := macKey{p.Options.VLAN(), mac}
 				if first, ok := macs[key]; ok {
 					r.add(&Error{Path: path + ".mac", Value: mac, Allowed: "a MAC address that no other plug of " + b.Name + " has",
-						Message: fmt.Sprintf("port %s has %s already: give this one another, or unset it and let the switch choose", first, mac)})
+						Message: fmt.Sprintf("port %s has %s, too: give one of the two another, or unset it and let the switch choose", first, mac)})
 				} else {
 					macs[key] = p.Name
 				}
@@ -62,7 +62,7 @@ func (d *Document) checkPlugs(r *report) {
 			for _, pub := range g.Publish {
 				if first, clash := published.add(pub, path); clash && !r.full() {
 					r.add(&Error{Path: path + ".publish", Value: pub.String(), Message: fmt.Sprintf(
-						"port %d/%s of the host is published by %s already", pub.Port, pub.Proto, first)})
+						"port %d/%s of the host is published by %s, too: take another port for one of the two", pub.Port, pub.Proto, first)})
 				}
 			}
 		}
@@ -70,7 +70,10 @@ func (d *Document) checkPlugs(r *report) {
 }
 
 // macKey is a MAC address in one VLAN of a bridge: each VLAN learns for itself.
-type macKey struct{ tag, mac string }
+type macKey struct {
+	vlan int
+	mac  string
+}
 
 // hostAddresses are those that the document gives to interfaces of the host.
 type hostAddresses map[netip.Addr]hostAddress
@@ -99,7 +102,7 @@ func (h hostAddresses) add(b *Bridge, r *report) {
 				h[a] = hostAddress{path, serves}
 			case (serves || first.serves) && !r.full():
 				r.add(&Error{Path: path + ".ip", Value: p.String(), Allowed: "an address that no other interface of the host has",
-					Message: fmt.Sprintf("%s has the address %s already: give this one another", first.path, a)})
+					Message: fmt.Sprintf("%s has the address %s, too: give one of the two another", first.path, a)})
 			}
 		}
 	}
@@ -136,7 +139,7 @@ func hostsOf(p netip.Prefix, a netip.Addr) (allowed string, why string) {
 
 // addressKey is an address in one VLAN of a bridge: two VLANs may both have 10.0.0.5.
 type addressKey struct {
-	tag  string
+	vlan int
 	addr netip.Addr
 }
 
@@ -144,14 +147,14 @@ type addressKey struct {
 func (b *Bridge) ownAddresses() map[addressKey]string {
 	taken := make(map[addressKey]string)
 	for _, a := range b.Options.Prefixes("ip") {
-		taken[addressKey{b.Options["tag"], a.Addr()}] = "bridge " + b.Name + " itself"
+		taken[addressKey{b.Options.VLAN(), a.Addr()}] = "bridge " + b.Name + " itself"
 	}
 	for _, p := range b.Ports {
 		if p.Object() != InternalPort {
 			continue
 		}
 		for _, a := range p.Options.Prefixes("ip") {
-			taken[addressKey{p.Options["tag"], a.Addr()}] = "port " + p.Name
+			taken[addressKey{p.Options.VLAN(), a.Addr()}] = "port " + p.Name
 		}
 	}
 	return taken
@@ -190,16 +193,16 @@ func (b *Bridge) checkAddresses(p Port, g Plug, path string, pools []Pool, taken
 				Message: fmt.Sprintf("%s is the container's own address: want that of its router, or none", a.Addr())})
 		}
 		// A VLAN other than that of the bridge's own address is another network.
-		if q := pool(a.Addr().Is4()); q != nil && p.Options["tag"] == b.Options["tag"] {
+		if q := pool(a.Addr().Is4()); q != nil && p.Options.VLAN() == b.Options.VLAN() {
 			switch {
 			case !q.Subnet.Contains(a.Addr()):
 				r.add(&Error{Path: path + ".ip", Value: a.String(), Allowed: "an address of " + q.Subnet.String(),
 					Message: fmt.Sprintf("%s is outside of %s, the subnet of %s", a, q.Subnet, b.Name)})
-			case a.Addr() == q.Gateway && taken[addressKey{p.Options["tag"], a.Addr()}] == "":
+			case a.Addr() == q.Gateway && taken[addressKey{p.Options.VLAN(), a.Addr()}] == "":
 				wrong(a.String(), "%s is the gateway of %s", a.Addr(), b.Name)
 			}
 		}
-		key := addressKey{p.Options["tag"], a.Addr()}
+		key := addressKey{p.Options.VLAN(), a.Addr()}
 		switch who := taken[key]; {
 		case strings.HasPrefix(who, "port ") && b.Port(who[len("port "):]).Object() == PlugPort:
 			wrong(a.String(), "%s and port %s both have the address %s", who, p.Name, a.Addr())

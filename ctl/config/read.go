@@ -34,6 +34,10 @@ func (o Options) IsSet(name string) bool {
 	return ok
 }
 
+// VLAN is the VLAN of untagged frames of a port, or of a bridge's local port: option tag,
+// where 0 is as good as not set.
+func (o Options) VLAN() int { return o.Int("tag") }
+
 // Int reads a number, a key, a VLAN, seconds, or a size in bytes; 0 is what an
 // option without default gives when it is not set, and a word in a number's place.
 func (o Options) Int(name string) int {
