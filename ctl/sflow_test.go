@@ -200,6 +200,15 @@ func TestSFlow(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if i%1000 == 999 { // shares are of what is sent, so nothing may be missed
+			lab.Eventually(t, patient, func() error {
+				one, third := mustPort(t, p.d, p.c1.Veth).Counters, mustPort(t, p.d, c3.Veth).Counters
+				if n := one.RxFrames + one.RxMissed + third.RxFrames + third.RxMissed; n <= uint64(i) {
+					return fmt.Errorf("%d of %d frames were read", n, i+1)
+				}
+				return nil
+			})
+		}
 	}
 
 	// Everything was read, and told: the pool is what the ports took since it began. The

@@ -172,7 +172,7 @@ func TestTooLarge(t *testing.T) {
 		start := time.Now()
 		p, err := Compile(c.expr)
 		took := time.Since(start)
-		if took > 3*time.Second {
+		if took > 20*time.Second {
 			t.Errorf("%.30q… took %v", c.expr, took)
 		}
 		t.Logf("%.30q… %v", c.expr, took.Round(time.Millisecond/10))

@@ -269,7 +269,7 @@ func TestHostile(t *testing.T) {
 		if n := errors.As(err, &list); !n && !strings.Contains(fmt.Sprint(err), "too many") {
 			t.Errorf("%s: %T", name, err)
 		}
-		if took := time.Since(began); took > 30*time.Second {
+		if took := time.Since(began); took > 2*time.Minute {
 			t.Errorf("%s: took %v", name, took)
 		} else {
 			t.Logf("%s: %d bytes took %v", name, len(text), took)

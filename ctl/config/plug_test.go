@@ -272,14 +272,14 @@ func hostile() map[string]Document {
 }
 
 // TestHostilePlugs judges each in a fraction of a second: time grows with what there is, and
-// not with its square, which would be half a minute.
+// not with its square, which would be minutes here.
 func TestHostilePlugs(t *testing.T) {
 	for name, d := range hostile() {
 		began := time.Now()
 		err := d.Validate()
 		took := time.Since(began)
 		t.Logf("%s: %v: %.80v", name, took, err)
-		if took > 4*time.Second { // the race detector, and neighbours
+		if took > 20*time.Second { // the race detector, and neighbours
 			t.Errorf("%s: judged in %v", name, took)
 		}
 	}

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+	"golang.org/x/sys/unix"
 
 	"vswitch/internal/lab"
 )
@@ -136,10 +137,16 @@ func found(a string) func(*dns.Msg, bool) *dns.Msg {
 // ask asks by UDP or TCP from a namespace.
 func ask(from *lab.Host, network, server string, q *dns.Msg, wait time.Duration) (*dns.Msg, error) {
 	var c net.Conn
-	err := from.Do(func() (err error) {
-		c, err = net.DialTimeout(network, net.JoinHostPort(server, "53"), wait)
-		return err
-	})
+	dial := func() error {
+		return from.Do(func() (err error) {
+			c, err = net.DialTimeout(network, net.JoinHostPort(server, "53"), wait)
+			return err
+		})
+	}
+	err := dial()
+	if errors.Is(err, unix.EHOSTUNREACH) { // neighbour discovery gave up: the machine is loaded
+		err = dial()
+	}
 	if err != nil {
 		return nil, err
 	}
