@@ -52,6 +52,13 @@ func (d *Daemon) fits(put []held.Item, owner string, del []string) error {
 			return &api.Error{Status: 409, Message: m.Why}
 		}
 	}
+	if len(put) == 0 {
+		return nil
+	}
+	was, is := judged(doc, items), judged(doc, append(items, put...))
+	if err := is.Validate(); err != nil && was.Validate() == nil {
+		return &api.Error{Status: 409, Message: err.Error()}
+	}
 	return nil
 }
 
@@ -73,12 +80,12 @@ func (d *Daemon) displaced(old, doc config.Document) error {
 		return &api.Error{Status: 409, Message: fmt.Sprintf("%s needs what this would change (%s, for %s): %s", m.Owner, m.Why, m.Key, hint)}
 	}
 	items := d.plugs.held.List("")
-	if !slices.ContainsFunc(items, func(i held.Item) bool { return i.Owner != docker.Owner }) {
+	if len(items) == 0 {
 		return nil
 	}
 	was, is := judged(old, items), judged(doc, items)
 	if err := is.Validate(); err != nil && was.Validate() == nil {
-		return &api.Error{Status: 409, Message: "a runtime's container is plugged in: " + err.Error()}
+		return &api.Error{Status: 409, Message: "with what runtimes asked for: " + err.Error()}
 	}
 	return nil
 }

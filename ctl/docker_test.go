@@ -339,6 +339,13 @@ func dockerRefusals(g *dockerGround) {
 	create("give --subnet 10.0.0.0/24, too", "-o", "bridge=br0", "--ipam-driver", "vswitch", "--ipam-opt", "bridge=br0")
 	create("10.1.0.0/24", "--ipam-driver", "vswitch", "--subnet", "10.1.0.0/24") // n1's
 	g.refused("", "run", "--rm", "--network", "n1", "--ip", "10.1.0.5", lab.BusyboxImage, "true")
+	// One gateway is not two: neither the document's nor Docker's comes second.
+	g.d.Ctl("add-br", "mine", "ip=10.77.0.1/24", "nat=masquerade")
+	create("bridges[mine] has the address 10.77.0.1, too", "--subnet", "10.77.0.0/24", "--gateway", "10.77.0.1")
+	g.d.Ctl("del-br", "mine")
+	if _, stderr, code := g.d.CtlErr("add-br", "mine", "ip=10.1.0.1/24", "nat=masquerade"); code == 0 || !strings.Contains(stderr, "has the address 10.1.0.1, too") {
+		g.t.Errorf("the gateway of n1: %d, %s", code, stderr)
+	}
 }
 
 // dockerLoop makes and removes, and nothing stays: the same name can be had again at once.
