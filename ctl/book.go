@@ -139,7 +139,7 @@ func readBook(path string) (l *plugBook, err error) {
 	l.db = newBookFile(path, db, file)
 	var items *held.Store
 	if err = walkBook(db); err == nil {
-		l.past, err = plug.OpenPast(l.db)
+		l.past, err = plug.OpenPast(l.db, bootID())
 	}
 	if err == nil {
 		l.leases, err = ipam.Open(l.db)

@@ -115,7 +115,7 @@ func (w *world) keeper(t *testing.T, path string, grace time.Duration) (*Keeper,
 	if err != nil {
 		t.Fatal(err)
 	}
-	past, err := OpenPast(db)
+	past, err := OpenPast(db, "boot 1")
 	if err != nil {
 		t.Fatal(err)
 	}

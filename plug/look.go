@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"vswitch/ctl/config"
 	"vswitch/plug/runtimes"
 	"vswitch/plug/wire"
 )
@@ -181,13 +182,23 @@ func (k *Keeper) remove(p *kept, w Want) error {
 	return nil
 }
 
+// madeAtBoot says whether containers of a kind are gone with a boot of the machine, and are
+// made anew by whoever makes them. Docker and Podman keep theirs; a process's number is never
+// the same process's again.
+func madeAtBoot(kind string) bool {
+	return kind == config.NetNSContainer || kind == config.PathContainer || kind == config.ContainerdContainer
+}
+
 // absent notes that a container is not there. One that never was is waited for: a document
-// may name what is still to come.
+// may name what is still to come, and so is what a boot has still to make.
 func (k *Keeper) absent(p *kept, why error) error {
 	k.mu.Lock()
 	w := p.want
 	k.mu.Unlock()
-	seen := k.past.seen(w.owner()) // which may wait for the disk
+	seen, sinceBoot := k.past.seen(w.owner())
+	if seen && !sinceBoot && w.Owner == "" && madeAtBoot(w.Plug.Container.Kind) {
+		seen = false // it may be made later than this daemon is started
+	}
 	k.mu.Lock()
 	if seen && p.gone.IsZero() {
 		p.gone = time.Now()

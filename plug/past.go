@@ -22,34 +22,39 @@ type database interface {
 	View(func(*bbolt.Tx) error) error
 }
 
-// Past remembers over restarts which containers were there once (one that never was is
-// waited for, one that is gone is unplugged), and what was made for each port (of which
-// what is not wanted any more is taken back).
+// Past remembers over restarts which containers were there once, and since which boot of the
+// machine not (one that never was is waited for, one that is gone is unplugged), and what was
+// made for each port (of which what is not wanted any more is taken back).
 //
 // Thread-safety: safe for concurrent use. What asks never waits for the disk; what changes
 // does, so it is not for callers that hold a lock. Lock order: writing, mu.
 type Past struct {
-	db database
+	db   database
+	boot string // what tells this run of the kernel from others
 
 	writing sync.Mutex // held over a write, which puts on disk what is in memory by then
 
-	mu     sync.Mutex // guards what follows
-	owners map[string]bool
+	mu     sync.Mutex           // guards what follows
+	owners map[string]string    // the boot in which each was there last
 	specs  map[string]wire.Spec // by port
 }
 
 var pastBucket, madeBucket = []byte("seen"), []byte("made")
 
-// OpenPast reads what db remembers, which stays the caller's.
-func OpenPast(db database) (*Past, error) {
-	p := &Past{db: db, owners: map[string]bool{}, specs: map[string]wire.Spec{}}
+// seenMark begins the value of a container that was seen; the boot follows.
+var seenMark = []byte{1}
+
+// OpenPast reads what db remembers, which stays the caller's. boot tells this run of the
+// kernel from others, as /proc/sys/kernel/random/boot_id does.
+func OpenPast(db database, boot string) (*Past, error) {
+	p := &Past{db: db, boot: boot, owners: map[string]string{}, specs: map[string]wire.Spec{}}
 	err := db.Update(func(tx *bbolt.Tx) error {
 		b, err := tx.CreateBucketIfNotExists(pastBucket)
 		if err != nil {
 			return err
 		}
-		if err := b.ForEach(func(k, _ []byte) error {
-			p.owners[string(k)] = true
+		if err := b.ForEach(func(k, v []byte) error {
+			p.owners[string(k)] = string(bytes.TrimPrefix(v, seenMark))
 			return nil
 		}); err != nil {
 			return err
@@ -71,27 +76,29 @@ func OpenPast(db database) (*Past, error) {
 	return p, nil
 }
 
-func (p *Past) seen(owner string) bool {
+// seen says whether a container was there once, and whether since the machine was booted.
+func (p *Past) seen(owner string) (once, sinceBoot bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.owners[owner]
+	boot, once := p.owners[owner]
+	return once, once && boot == p.boot
 }
 
 // see and forget remember as far as the disk lets them: what is lost is that a plug
 // waits instead of going.
 func (p *Past) see(owner string) {
 	p.mu.Lock()
-	known := p.owners[owner]
-	p.owners[owner] = true
+	boot, known := p.owners[owner]
+	p.owners[owner] = p.boot
 	p.mu.Unlock()
-	if !known {
+	if !known || boot != p.boot {
 		p.keep(pastBucket, owner)
 	}
 }
 
 func (p *Past) forget(owner string) {
 	p.mu.Lock()
-	known := p.owners[owner]
+	_, known := p.owners[owner]
 	delete(p.owners, owner)
 	p.mu.Unlock()
 	if known {
@@ -181,8 +188,8 @@ func (p *Past) value(bucket []byte, key string) []byte {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if bytes.Equal(bucket, pastBucket) {
-		if p.owners[key] {
-			return []byte{1}
+		if boot, ok := p.owners[key]; ok {
+			return append(bytes.Clone(seenMark), boot...)
 		}
 		return nil
 	}
@@ -201,7 +208,7 @@ func (p *Past) Prune(owners, ports map[string]bool) {
 	p.writing.Lock()
 	defer p.writing.Unlock()
 	p.mu.Lock()
-	maps.DeleteFunc(p.owners, func(owner string, _ bool) bool { return !owners[owner] })
+	maps.DeleteFunc(p.owners, func(owner, _ string) bool { return !owners[owner] })
 	maps.DeleteFunc(p.specs, func(port string, _ wire.Spec) bool { return !ports[port] })
 	p.mu.Unlock()
 	type entry struct{ bucket, key []byte }

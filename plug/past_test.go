@@ -5,22 +5,27 @@ import (
 	"math/rand/v2"
 	"path/filepath"
 	"reflect"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"go.etcd.io/bbolt"
 
+	"vswitch/ctl/config"
 	"vswitch/plug/wire"
 )
 
-func pastAt(t *testing.T, path string) *Past {
+func pastAt(t *testing.T, path string) *Past { return pastIn(t, path, "boot 1") }
+
+func pastIn(t *testing.T, path, boot string) *Past {
 	t.Helper()
 	db, err := bbolt.Open(path, 0o600, &bbolt.Options{NoSync: true})
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := OpenPast(db)
+	p, err := OpenPast(db, boot)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,7 +59,7 @@ func TestPastPruned(t *testing.T) {
 	p = p.again(t)
 	p.Prune(map[string]bool{"docker:a eth1": true, "docker:new eth1": true}, map[string]bool{"b-1": true, "d-1": true})
 	for range 2 {
-		if !reflect.DeepEqual(p.owners, map[string]bool{"docker:a eth1": true}) || len(p.specs) != 1 || p.made("b-1") == nil || p.made("b-1").Host != "b" {
+		if !reflect.DeepEqual(p.owners, map[string]string{"docker:a eth1": "boot 1"}) || len(p.specs) != 1 || p.made("b-1") == nil || p.made("b-1").Host != "b" {
 			t.Errorf("left are %v and %v", p.owners, p.specs)
 		}
 		p.db.View(func(tx *bbolt.Tx) error {
@@ -85,7 +90,10 @@ func TestPastAsked(t *testing.T) {
 	changing.Go(func() { p.make("b-1", wire.Spec{Host: "b"}) })
 	answered := make(chan struct{})
 	go func() {
-		for !p.seen("b") || p.made("b-1") == nil { // both wait for the disk now
+		for { // both wait for the disk now
+			if once, _ := p.seen("b"); once && p.made("b-1") != nil {
+				break
+			}
 		}
 		close(answered)
 	}()
@@ -97,7 +105,7 @@ func TestPastAsked(t *testing.T) {
 	tx.Rollback()
 	changing.Wait()
 	<-answered
-	if p = p.again(t); !p.seen("a") || !p.seen("b") || p.made("b-1") == nil {
+	if p = p.again(t); len(p.owners) != 2 || p.made("b-1") == nil {
 		t.Errorf("kept are %v and %v", p.owners, p.specs)
 	}
 	p.bolt().Close()
@@ -135,4 +143,48 @@ func TestPastTogether(t *testing.T) {
 		t.Errorf("on disk are %v and %v; in memory were %v and %v", p.owners, p.specs, owners, specs)
 	}
 	p.bolt().Close()
+}
+
+// TestBoot: what a boot has still to make is waited for, if the operator wants it; what
+// Docker does not know is gone, and so are a runtime's leftovers and what was there since
+// the boot.
+func TestBoot(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "db")
+	ref := func(kind, name string) config.ContainerRef { return config.ContainerRef{Kind: kind, Name: name} }
+	wants := []Want{
+		wanted("later", ref("netns", "later"), "10.0.0.0/24"), wanted("there", ref("path", "/ns/there"), "10.0.0.0/24"),
+		wanted("removed", ref("docker", "removed"), "10.0.0.0/24"), wanted("since", ref("netns", "since"), "10.0.0.0/24"),
+		wanted("cni", ref("path", "/ns/cni"), "10.0.0.0/24"),
+	}
+	wants[4].Owner = "cni"
+	past := pastIn(t, path, "boot 0")
+	for i := range wants {
+		past.see(wants[i].owner())
+	}
+	past.bolt().Close()
+	past = pastAt(t, path)
+	past.see(wants[3].owner())
+	past.bolt().Close()
+
+	w := newWorld()
+	k, _ := w.keeper(t, path, 50*time.Millisecond)
+	k.Set(wants)
+	until(t, "word of those that are gone", func() bool {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		gone := slices.Clone(w.gone)
+		slices.Sort(gone)
+		return slices.Equal(slices.Compact(gone), []string{"cni", "removed", "since"})
+	})
+	for _, port := range []string{"later", "there"} {
+		if st, _ := k.State(port); st.State != Waiting || strings.Contains(st.Reason, "unplugged") {
+			t.Errorf("%s is %+v", port, st)
+		}
+	}
+	w.run(wants[0].Plug.Container, "/ns/later")
+	k.LookAt(wants[0].Plug.Container)
+	until(t, "the late one", func() bool { st, _ := k.State("later"); return st.State == Plugged })
+	w.remove(wants[0].Plug.Container)
+	k.LookAt(wants[0].Plug.Container)
+	until(t, "word that it is gone, too", func() bool { w.mu.Lock(); defer w.mu.Unlock(); return slices.Contains(w.gone, "later") })
 }

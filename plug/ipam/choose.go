@@ -161,7 +161,7 @@ func (c choice) next(a netip.Addr, used runs) netip.Addr {
 
 // pick finds an address to give: the lowest that is not remembered, else that which was
 // freed longest ago.
-func (n *network) pick(c choice, taken func(netip.Addr) bool) (netip.Addr, error) {
+func (n *network) pick(c choice, owner string, taken func(netip.Addr) bool) (netip.Addr, error) {
 	others := 0
 	busy := func(a netip.Addr) bool {
 		if taken == nil || !taken(a) {
@@ -169,6 +169,11 @@ func (n *network) pick(c choice, taken func(netip.Addr) bool) (netip.Addr, error
 		}
 		others++
 		return true
+	}
+	for _, v := range slices.Backward(n.freed) {
+		if v.owner == owner && c.fits(v.addr) && !busy(v.addr) {
+			return v.addr, nil
+		}
 	}
 	for a := c.next(c.first, n.used); a.IsValid(); a = c.next(a.Next(), n.used) {
 		if !busy(a) {
@@ -178,9 +183,9 @@ func (n *network) pick(c choice, taken func(netip.Addr) bool) (netip.Addr, error
 			return netip.Addr{}, fmt.Errorf("%w among the %d that were tried, from %s on: others have them", ErrFull, others, c.first)
 		}
 	}
-	for _, a := range n.freed {
-		if c.fits(a) && !busy(a) {
-			return a, nil
+	for _, v := range n.freed {
+		if c.fits(v.addr) && !busy(v.addr) {
+			return v.addr, nil
 		}
 	}
 	why := fmt.Sprintf("%d are leased", len(n.leased))

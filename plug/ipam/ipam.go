@@ -6,7 +6,8 @@
 // between the ones that have records, and the lowest gap is given first. When there is no
 // gap, the address that was freed longest ago is given. So an address comes back as late as
 // the pool allows, caches of it are cold by then, and the work is small however large or
-// full the pool is.
+// full the pool is. An owner that comes back gets what it had, as long as nobody else did:
+// a change of the configuration that is taken back is one.
 package ipam
 
 import (
@@ -95,8 +96,14 @@ func (p place) net() netKey { return netKey{p.pool, p.addr.Is4()} }
 // freed.
 type network struct {
 	leased map[netip.Addr]held
-	freed  []netip.Addr // the oldest first
+	freed  []vacant // the oldest first
 	used   runs
+}
+
+// vacant is an address that was leased.
+type vacant struct {
+	addr  netip.Addr
+	owner string // who had it last
 }
 
 // held is a lease in memory.
@@ -125,7 +132,7 @@ func (s *Store) Damaged() []string { return slices.Clone(s.damaged) }
 // address (IPv6), the gateway, what is excluded, pool.Own, what is leased, or what taken says
 // somebody has by other means (nil: nobody). It is on disk when Lease returns. An owner whose
 // address does not fit the pool any more gets another, and the old one is freed. Addresses
-// freed last are given last.
+// freed last are given last, but to who had them.
 //
 // taken is not asked about an address that owner has already, and must not call s.
 func (s *Store) Lease(pool Pool, owner string, taken func(netip.Addr) bool) (netip.Addr, error) {
@@ -163,7 +170,7 @@ func (s *Store) Lease(pool Pool, owner string, taken func(netip.Addr) bool) (net
 		if n == nil {
 			n = &network{}
 		}
-		a, err := n.pick(want, taken)
+		a, err := n.pick(want, owner, taken)
 		if err != nil {
 			return fail(err)
 		}

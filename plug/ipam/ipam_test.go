@@ -274,6 +274,31 @@ func TestFreedLastIsGivenLast(t *testing.T) {
 	}
 }
 
+// Who comes back gets what he had, also after a restart, unless somebody else has it by then.
+func TestComesBack(t *testing.T) {
+	s, db := lazy(t)
+	p := pool("br0", "10.0.0.0/24")
+	first, second := mustLease(t, s, p, "web"), mustLease(t, s, p, "db")
+	for _, owner := range []string{"web", "db"} {
+		if err := s.Release("br0", owner); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s, err := Open(db)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Reserve("br0", second, "other"); err != nil {
+		t.Fatal(err)
+	}
+	if got := mustLease(t, s, p, "web"); got != first {
+		t.Errorf("web had %s and has %s", first, got)
+	}
+	if got := mustLease(t, s, p, "db"); got == second || got == first {
+		t.Errorf("db has %s, which is another's", got)
+	}
+}
+
 // A clock that is set back does not change who was freed first.
 func TestClockSetBack(t *testing.T) {
 	s, db := lazy(t)
@@ -298,13 +323,13 @@ func TestClockSetBack(t *testing.T) {
 // model is the naive store: it looks at each address.
 type model struct {
 	leased map[netip.Addr]string
-	freed  []netip.Addr
+	freed  []vacant
 	max    int
 }
 
 func (m *model) free(a netip.Addr) {
+	m.freed = append(m.freed, vacant{a, m.leased[a]})
 	delete(m.leased, a)
-	m.freed = append(m.freed, a)
 	if len(m.freed) > m.max {
 		m.freed = m.freed[1:]
 	}
@@ -312,7 +337,7 @@ func (m *model) free(a netip.Addr) {
 
 func (m *model) give(a netip.Addr, owner string) {
 	m.leased[a] = owner
-	m.freed = slices.DeleteFunc(m.freed, func(b netip.Addr) bool { return a == b })
+	m.freed = slices.DeleteFunc(m.freed, func(v vacant) bool { return v.addr == a })
 }
 
 func (m *model) lease(p Pool, owner string, taken func(netip.Addr) bool) netip.Addr {
@@ -337,15 +362,20 @@ func (m *model) lease(p Pool, owner string, taken func(netip.Addr) bool) netip.A
 		}
 	}
 	if !kept.IsValid() {
-		for a := p.Subnet.Addr(); p.Subnet.Contains(a); a = a.Next() {
-			if m.leased[a] == "" && !slices.Contains(m.freed, a) && fits(a) && !taken(a) {
+		for _, v := range m.freed { // the last of those that were the owner's
+			if v.owner == owner && fits(v.addr) && !taken(v.addr) {
+				kept = v.addr
+			}
+		}
+		for a := p.Subnet.Addr(); p.Subnet.Contains(a) && !kept.IsValid(); a = a.Next() {
+			if m.leased[a] == "" && !slices.ContainsFunc(m.freed, func(v vacant) bool { return v.addr == a }) && fits(a) && !taken(a) {
 				kept = a
 				break
 			}
 		}
-		for _, a := range m.freed {
-			if !kept.IsValid() && fits(a) && !taken(a) {
-				kept = a
+		for _, v := range m.freed {
+			if !kept.IsValid() && fits(v.addr) && !taken(v.addr) {
+				kept = v.addr
 			}
 		}
 		if !kept.IsValid() {
@@ -436,7 +466,7 @@ func TestAgainstNaiveStore(t *testing.T) {
 				}
 			}
 			if n := s.nets[netKey{"br0", true}]; n != nil && !slices.Equal(n.freed, m.freed) {
-				t.Fatalf("seed %d step %d: freed %s, not %s", seed, step, n.freed, m.freed)
+				t.Fatalf("seed %d step %d: freed %v, not %v", seed, step, n.freed, m.freed)
 			}
 		}
 	}

@@ -65,7 +65,8 @@ func parseRecord(k, v []byte) (r record, err error) {
 func (s *Store) load() error {
 	type freed struct {
 		place
-		at time.Time
+		owner string
+		at    time.Time
 	}
 	type damaged struct {
 		place
@@ -97,7 +98,7 @@ func (s *Store) load() error {
 			}
 			s.clock = later(s.clock, r.Freed)
 			s.network(p.net()).used.add(p.addr)
-			old = append(old, freed{p, r.Freed})
+			old = append(old, freed{p, r.Owner, r.Freed})
 			return nil
 		})
 	})
@@ -107,7 +108,7 @@ func (s *Store) load() error {
 	slices.SortFunc(old, func(a, b freed) int { return cmp.Or(a.at.Compare(b.at), comparePlaces(a.place, b.place)) })
 	for _, f := range old {
 		n := s.network(f.net())
-		n.freed = append(n.freed, f.addr)
+		n.freed = append(n.freed, vacant{f.addr, f.owner})
 	}
 	for _, d := range bad {
 		n := s.network(d.net())
@@ -118,7 +119,7 @@ func (s *Store) load() error {
 		if d.key != string(d.place.key()) {
 			h.key = d.key
 		}
-		n.freed = slices.DeleteFunc(n.freed, func(a netip.Addr) bool { return a == d.addr })
+		n.freed = slices.DeleteFunc(n.freed, func(v vacant) bool { return v.addr == d.addr })
 		s.hold(d.place, h)
 	}
 	return nil
@@ -180,10 +181,10 @@ func (s *Store) commitLocked(c change) error {
 		s.clock = now
 		return now
 	}
-	freed := map[netKey][]netip.Addr{} // as it will be
-	list := func(k netKey) []netip.Addr {
+	freed := map[netKey][]vacant{} // as it will be
+	list := func(k netKey) []vacant {
 		if _, ok := freed[k]; !ok {
-			var was []netip.Addr
+			var was []vacant
 			if n := s.nets[k]; n != nil {
 				was = slices.Clone(n.freed)
 			}
@@ -205,9 +206,9 @@ func (s *Store) commitLocked(c change) error {
 			if err := put(b, record{Lease{p.pool, p.addr, h.owner, h.since}, moment()}); err != nil {
 				return err
 			}
-			now := append(list(p.net()), p.addr)
+			now := append(list(p.net()), vacant{p.addr, h.owner})
 			for ; len(now) > s.maxFreed; now = now[1:] {
-				oldest := place{p.pool, now[0]}
+				oldest := place{p.pool, now[0].addr}
 				if err := b.Delete(oldest.key()); err != nil {
 					return err
 				}
@@ -218,7 +219,7 @@ func (s *Store) commitLocked(c change) error {
 		if c.give != nil {
 			since = moment()
 			now := list(c.give.net())
-			freed[c.give.net()] = slices.DeleteFunc(now, func(a netip.Addr) bool { return a == c.give.addr })
+			freed[c.give.net()] = slices.DeleteFunc(now, func(v vacant) bool { return v.addr == c.give.addr })
 			return put(b, record{Lease: Lease{c.give.pool, c.give.addr, c.owner, since}})
 		}
 		return nil
@@ -250,8 +251,8 @@ func put(b *bbolt.Bucket, r record) error {
 	return b.Put(place{r.Pool, r.Addr}.key(), text)
 }
 
-// Dump writes all that is known into tx, which is of an empty file, as Open reads it. Who had
-// a freed address, and when, is not known any more; their order is.
+// Dump writes all that is known into tx, which is of an empty file, as Open reads it. When
+// an address was freed is not known any more; their order is.
 func (s *Store) Dump(tx *bbolt.Tx) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -265,9 +266,9 @@ func (s *Store) Dump(tx *bbolt.Tx) error {
 				return err
 			}
 		}
-		for i, a := range n.freed {
+		for i, v := range n.freed {
 			at := s.clock.Add(time.Duration(i - len(n.freed)))
-			if err := put(b, record{Lease{key.pool, a, "unknown", at}, at}); err != nil {
+			if err := put(b, record{Lease{key.pool, v.addr, v.owner, at}, at}); err != nil {
 				return err
 			}
 		}
@@ -284,8 +285,8 @@ func (s *Store) forgetLocked(pool string) error {
 		if n == nil {
 			continue
 		}
-		for _, a := range n.freed {
-			all = append(all, place{pool, a})
+		for _, v := range n.freed {
+			all = append(all, place{pool, v.addr})
 		}
 		for a, h := range n.leased {
 			all = append(all, place{pool, a})
