@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"time"
 
 	"vswitch/ctl/api"
 	"vswitch/ctl/config"
 	"vswitch/ctl/store"
+	"vswitch/ports"
 )
 
 // The calls of Service that change the desired document. Each is judged whole,
@@ -168,13 +170,14 @@ func (d *Daemon) changeLocked(comment string, confirm time.Duration, dry bool, n
 	}, nil
 }
 
-// troubled returns the ports that a change touched and that are not up. A local
-// port that nobody gave an address is as it should be.
+// troubled returns the ports that a change touched and that are not up, or that cut off
+// addresses of the host. A local port that nobody gave an address is as it should be.
 func (d *Daemon) troubled(old, doc config.Document) []api.PortStatus {
 	r := d.reconciler
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var all []api.PortStatus
+	var addresses map[int][]netip.Prefix // of the host, once they are asked for
 	look := func(was, is config.Port, had bool) {
 		p := r.ports[is.Name]
 		if p == nil || had && was.Equal(is) {
@@ -184,7 +187,13 @@ func (d *Daemon) troubled(old, doc config.Document) []api.PortStatus {
 			Name: is.Name, Type: string(is.Object()), State: p.state, Reason: p.reason, Since: p.since,
 			Options: is.Options.Typed(), IfIndex: p.link.Index, MTU: p.link.MTU,
 		})
-		if st.State == api.PortUp || st.State == api.PortDown && is.Object() == config.LocalPort && !is.Options.IsSet("ip") {
+		if st.State == api.PortUp {
+			if st.Notes = d.cutOff(p, &addresses); len(st.Notes) > 0 {
+				all = append(all, st)
+			}
+			return
+		}
+		if st.State == api.PortDown && is.Object() == config.LocalPort && !is.Options.IsSet("ip") {
 			return
 		}
 		all = append(all, st)
@@ -205,6 +214,29 @@ func (d *Daemon) troubled(old, doc config.Document) []api.PortStatus {
 		}
 	}
 	return all
+}
+
+// cutOff says that the host has addresses on a port's own interface, by which no frame
+// reaches it any more.
+func (d *Daemon) cutOff(p *portState, addresses *map[int][]netip.Prefix) []string {
+	if p.port.Object() != config.PacketPort || takesAddresses(p.port) {
+		return nil
+	}
+	if *addresses == nil {
+		var err error
+		if *addresses, err = ports.HostAddresses(); err != nil {
+			*addresses = map[int][]netip.Prefix{}
+			d.log.Warn("the host's addresses could not be looked at", "err", err)
+		}
+	}
+	if has := (*addresses)[p.link.Index]; len(has) > 0 {
+		return []string{cutOffNote(p.port.Name, has)}
+	}
+	return nil
+}
+
+func cutOffNote(port string, has []netip.Prefix) string {
+	return fmt.Sprintf("the host has %s there, and hears nothing by it while it is a port: set-port %s take_addresses=true moves that to the bridge, ip addr del takes it away", has[0], port)
 }
 
 // Confirm is described at api.Service.

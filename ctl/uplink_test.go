@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"vswitch/ctl/api"
 	"vswitch/internal/lab"
 )
 
@@ -86,6 +87,27 @@ func macOfLink(t *testing.T, h *lab.Host, ifname string) string {
 
 // TestUplinkTakesAddresses follows a NIC's addresses and routes to the local port and back, in
 // every way there is, with a TCP connection of the host's that notices nothing.
+// TestUplinkCutsOff: a NIC with the host's addresses that becomes a port without them is told of,
+// when it is added and by the doctor.
+func TestUplinkCutsOff(t *testing.T) {
+	u := newUplink(t, lab.DaemonOptions{})
+	_, stderr, code := u.d.CtlErr("add-port", "br0", "eth1")
+	if err := has(stderr, "eth1: the host has 192.0.2.1/24 there, and hears nothing by it", "set-port eth1 take_addresses=true"); code != 0 || err != nil {
+		t.Errorf("%d, %v", code, err)
+	}
+	expect(t, examine(t, u.d, api.DoctorQuery{}), "host-address", "eth1", api.StatusWarn, "the host has 192.0.2.1/24 there", "set-port eth1 take_addresses=true")
+	if _, stderr, code = u.d.CtlErr("set-port", "eth1", "take_addresses=true"); code != 0 || stderr != "" {
+		t.Errorf("%d, %s", code, stderr)
+	}
+	lab.Eventually(t, patient, func() error {
+		_, err := u.a.Exec("ping", "-c", "1", "-W", "1", "192.0.2.9")
+		return err
+	})
+	if _, stderr, code = u.d.CtlErr("set-port", "eth1", "n_rxq=1"); code != 0 || stderr != "" {
+		t.Errorf("its addresses were taken: %d, %s", code, stderr)
+	}
+}
+
 func TestUplinkTakesAddresses(t *testing.T) {
 	u := newUplink(t, lab.DaemonOptions{})
 	a, d := u.a, u.d

@@ -97,6 +97,9 @@ func (a *app) done(r api.EditResult, table func() string) error {
 		if p.State == api.PortWaiting || p.State == api.PortError {
 			fmt.Fprintln(a.err, clean(p.Name+": "+p.State+": "+outlook(p)))
 		}
+		for _, note := range p.Notes {
+			fmt.Fprintln(a.err, clean(p.Name+": "+note))
+		}
 	}
 	for _, m := range r.Mirrors {
 		fmt.Fprintln(a.err, clean("mirror "+m.Name+" of "+m.Bridge+": "+m.State+": "+m.Reason))

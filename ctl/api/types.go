@@ -302,7 +302,7 @@ type EditResult struct {
 	Version uint64          `json:"version"` // of the document that is now desired
 	Changed bool            `json:"changed"` // false: it was so already; no new version was made
 	Changes []config.Change `json:"changes,omitempty"`
-	Ports   []PortStatus    `json:"ports,omitempty"`   // that the change touched and that are not up
+	Ports   []PortStatus    `json:"ports,omitempty"`   // that the change touched: those not up, and those with a note that matters
 	Mirrors []MirrorStatus  `json:"mirrors,omitempty"` // that the change touched and that do not work
 	Confirm *PendingConfirm `json:"confirm,omitempty"`
 }

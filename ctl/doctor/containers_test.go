@@ -68,3 +68,23 @@ func TestContainers(t *testing.T) {
 		t.Errorf("with nobody: %+v", got)
 	}
 }
+
+// conflicted is a Host of whom only conflicts are asked.
+type conflicted struct {
+	Host
+	all []api.Neighbor
+}
+
+func (h conflicted) Conflicts(string, time.Time) []api.Neighbor { return h.all }
+
+// TestConflicts: one address that changed its MAC once, at one port, is no conflict.
+func TestConflicts(t *testing.T) {
+	claim := func(port string, count uint64) api.Neighbor {
+		return api.Neighbor{IP: "10.0.0.5", Port: "p1", MAC: "02:00:00:00:00:01", Conflict: &api.AddressConflict{MAC: "02:00:00:00:00:02", Port: port, Count: count}}
+	}
+	x := &visit{Doctor: &Doctor{o: Options{Host: conflicted{all: []api.Neighbor{claim("p1", 1), claim("p1", 2), claim("p2", 1)}}}}}
+	x.checkAddresses()
+	if len(x.found) != 2 || x.found[0].Status != api.StatusFail || !strings.Contains(x.found[1].What, "and by 02:00:00:00:00:02 at p2") {
+		t.Errorf("%+v", x.found)
+	}
+}

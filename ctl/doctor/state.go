@@ -10,6 +10,7 @@ import (
 
 	"vswitch/ctl/api"
 	"vswitch/ctl/config"
+	"vswitch/ports"
 	vswitch "vswitch/switch"
 )
 
@@ -41,9 +42,14 @@ func (x *visit) checkConfiguration() {
 	}
 }
 
-// checkPorts looks at whether ports are up, and whether those of a bridge have one MTU.
+// checkPorts looks at whether ports are up, whether those of a bridge have one MTU, and
+// whether one cuts off addresses of the host.
 func (x *visit) checkPorts() {
 	total := 0
+	addresses, err := ports.HostAddresses()
+	if err != nil {
+		x.unknown("ports", "host-address", "", "", "%v", err)
+	}
 	for _, b := range x.status.Bridges {
 		well := 0
 		for _, p := range b.Ports {
@@ -54,6 +60,10 @@ func (x *visit) checkPorts() {
 				well++
 			}
 			total++
+			if has := addresses[p.IfIndex]; p.Type == string(config.PacketPort) && len(has) > 0 && p.Options["take_addresses"] != true {
+				x.warn("ports", "host-address", p.Name, fmt.Sprintf("vswitchctl set-port %s take_addresses=true moves it to %s; or ip addr del %s dev %s", p.Name, b.Name, has[0], p.Name),
+					"the host has %s there, and hears nothing by it while it is a port", has[0])
+			}
 		}
 		if well > 0 {
 			x.ok("ports", "port-state", b.Name, "%s", asTheyShould(well))
@@ -189,6 +199,9 @@ func (x *visit) checkAddresses() {
 		}
 	}
 	for _, n := range x.o.Host.Conflicts(x.query.Bridge, time.Now().Add(-recently)) {
+		if n.Conflict.Count == 1 && n.Conflict.Port == n.Port {
+			continue // it has another MAC since: set-port mac=, or a container of the same address
+		}
 		x.fail("addresses", "ip-conflict", n.Bridge, fmt.Sprintf("give one of the two another address; vswitchctl why %s tells more", n.IP),
 			"%s in VLAN %d is claimed by %s at %s and by %s at %s", n.IP, n.VLAN, n.MAC, n.Port, n.Conflict.MAC, n.Conflict.Port)
 	}
