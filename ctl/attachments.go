@@ -41,7 +41,8 @@ func (d *Daemon) holdLocked(put []held.Item, owner string, del []string) error {
 
 // fits refuses items that the document would have no place for.
 func (d *Daemon) fits(put []held.Item, owner string, del []string) error {
-	items := slices.DeleteFunc(d.plugs.held.List(""), func(i held.Item) bool {
+	before := d.plugs.held.List("")
+	items := slices.DeleteFunc(slices.Clone(before), func(i held.Item) bool {
 		return i.Owner == owner && slices.Contains(del, i.Key) ||
 			slices.ContainsFunc(put, func(p held.Item) bool { return p.Owner == i.Owner && p.Key == i.Key })
 	})
@@ -55,7 +56,7 @@ func (d *Daemon) fits(put []held.Item, owner string, del []string) error {
 	if len(put) == 0 {
 		return nil
 	}
-	was, is := judged(doc, items), judged(doc, append(items, put...))
+	was, is := judged(doc, before), judged(doc, append(items, put...))
 	if err := is.Validate(); err != nil && was.Validate() == nil {
 		return &api.Error{Status: 409, Message: err.Error()}
 	}
@@ -97,7 +98,7 @@ func (d *Daemon) Attach(ctx context.Context, q api.Attachment) (api.Attached, er
 		return api.Attached{}, err
 	}
 	d.plugs.gateways.apply()
-	return d.attached(item)
+	return d.attached(d.plugs.portsSeen.ask(recentLimit), item)
 }
 
 // attach judges, plugs in and keeps what a runtime asks for, under one lock: two that ask at
@@ -215,12 +216,13 @@ func printable(s string) bool {
 	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsGraphic(r) })
 }
 
-func (d *Daemon) attached(i held.Item) (api.Attached, error) {
+// attached is what became of an item; now is what who asked for ports was told.
+func (d *Daemon) attached(now bool, i held.Item) (api.Attached, error) {
 	a := api.Attached{Owner: i.Owner, Key: i.Key}
 	p := i.Ports[0]
 	g, _ := p.Plug()
 	b := &config.Bridge{Name: i.Bridge}
-	a.Plug = d.plugStatus(b, p, g, i)
+	a.Plug = d.plugStatusAt(now, b, p, g, i)
 	return a, nil
 }
 
@@ -243,11 +245,12 @@ func (d *Daemon) Detach(_ context.Context, owner, key string) error {
 // Attachments is described at api.PlugService.
 func (d *Daemon) Attachments(_ context.Context, owner string) ([]api.Attached, error) {
 	var all []api.Attached
-	for _, i := range d.plugs.held.List(owner) {
+	items, now := d.plugs.held.List(owner), d.plugs.portsSeen.ask(recentLimit)
+	for _, i := range items {
 		if i.Owner == docker.Owner || len(i.Ports) == 0 {
 			continue
 		}
-		a, err := d.attached(i)
+		a, err := d.attached(now, i)
 		if err != nil {
 			return nil, err
 		}

@@ -113,8 +113,8 @@ func copyBook(path, copied string, log *slog.Logger) (*plugBook, error) {
 // it is the kernel's or the lock's.
 //
 // bbolt believes the pages of its file: what is wrong in them makes it panic, or read what
-// is not mapped. Its locks are then held for good, so the file alone is closed, which gives
-// back the lock that other openers of the same file wait for. Its map stays, once.
+// is not mapped. Its locks are then held for good, so the file alone is unlocked, for other
+// openers of the same file, and closed. Its map stays, once.
 func readBook(path string) (l *plugBook, err error) {
 	var file *os.File
 	faults := debug.SetPanicOnFault(true)
@@ -122,7 +122,7 @@ func readBook(path string) (l *plugBook, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			if file != nil {
-				file.Close()
+				unlock(file)
 			}
 			l, err = nil, fmt.Errorf("read %s: %w: %v", path, errBookDamaged, r)
 		}
@@ -178,6 +178,9 @@ func walkBook(db *bbolt.DB) error {
 		if err := tx.ForEach(func(_ []byte, b *bbolt.Bucket) error { return b.ForEach(nothing) }); err != nil {
 			return err
 		}
+		if err := walkPages(tx); err != nil {
+			return err
+		}
 		var first error
 		for err := range tx.Check() { // to its end
 			// A page that is neither used nor free is lost space, and harmless.
@@ -187,4 +190,28 @@ func walkBook(db *bbolt.DB) error {
 		}
 		return first
 	})
+}
+
+// walkPages reads the header of every page. Check counts, in memory, as many pages as one says
+// that it has, a number of any size; and what it alone reads would end the process by a fault.
+func walkPages(tx *bbolt.Tx) error {
+	for id := 0; ; id++ {
+		p, err := tx.Page(id)
+		if err != nil || p == nil {
+			return err
+		}
+		if p.Type != "branch" && p.Type != "leaf" && p.Type != "freelist" {
+			continue
+		}
+		id += p.OverflowCount
+		if last, err := tx.Page(id); err != nil || last == nil {
+			return errors.Join(err, fmt.Errorf("page %d says that %d follow it", p.ID, p.OverflowCount))
+		}
+	}
+}
+
+// unlock closes a file that is mapped: the map keeps the lock that a closed file would lose.
+func unlock(file *os.File) {
+	_ = syscall.Flock(int(file.Fd()), syscall.LOCK_UN)
+	file.Close()
 }

@@ -142,7 +142,7 @@ func (b *bookFile) giveUp(why any) error {
 	defer b.mu.Unlock()
 	b.wrong = fmt.Errorf("use %s: %w: %v", b.path, errBookDamaged, why)
 	b.told = fmt.Sprintf("%s was damaged while it was open (%v)", b.path, why)
-	b.file.Close()
+	unlock(b.file)
 	select {
 	case b.broke <- struct{}{}:
 	default:
@@ -222,8 +222,12 @@ func (l *plugBook) mend(ctx context.Context, log *slog.Logger) {
 		case <-l.db.broke:
 		}
 		log.Error("the file of leases and attachments was damaged; it is written anew from memory", "err", l.db.damage())
+		told := "" // a disk may be full for days
 		for err := l.rewrite(); err != nil; err = l.rewrite() {
-			log.Error("the file of leases and attachments cannot be written anew; it is tried again", "err", err)
+			if err.Error() != told {
+				told = err.Error()
+				log.Error("the file of leases and attachments cannot be written anew; it is tried again", "err", err)
+			}
 			select {
 			case <-ctx.Done():
 				return
@@ -248,6 +252,7 @@ func (l *plugBook) rewrite() (err error) {
 	}
 	db, err := bbolt.Open(next, 0o600, &bbolt.Options{Timeout: time.Second, OpenFile: open})
 	if err != nil {
+		os.Remove(next)
 		return fmt.Errorf("open %s: %w", next, err)
 	}
 	defer func() {

@@ -185,3 +185,66 @@ func TestBookRewritten(t *testing.T) {
 		t.Errorf("there was\n%s\nand is\n%s", before, after)
 	}
 }
+
+// TestBookHeads damages what only bbolt's Check reads: that one page says it has a great many, and
+// that the list of free pages is not there. To close and to open the file ends all the same, soon.
+func TestBookHeads(t *testing.T) {
+	for _, what := range []string{"leaf", "freelist", "end"} {
+		dir := t.TempDir()
+		path := filepath.Join(dir, "plugs.db")
+		l, _ := opened(t, path, dir)
+		kept(t, l, 60)
+		size := l.db.db.Info().PageSize
+		at, last := int64(0), int64(0)
+		_ = l.db.View(func(tx *bbolt.Tx) error {
+			for id := 2; ; id++ {
+				p, err := tx.Page(id)
+				if err != nil || p == nil {
+					return err
+				}
+				if p.Type == what || what == "end" && p.Type != "free" {
+					at = int64(id * size)
+				}
+				if p.Type == "freelist" {
+					last = int64(id * size)
+				}
+			}
+		})
+		if what == "end" {
+			if at != last {
+				continue // the list is not the last page
+			}
+			if err := os.Truncate(path, at); err != nil {
+				t.Fatal(err)
+			}
+		} else {
+			f, err := os.OpenFile(path, os.O_WRONLY, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := f.WriteAt([]byte{0xff, 0xff, 0xff, 0x7f}, at+12); err != nil {
+				t.Fatal(err)
+			}
+			f.Close()
+		}
+		damaged, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		before := l.holds()
+		l.closed(t)
+		l, _ = opened(t, path, dir)
+		if after := l.holds(); after != before || before == "" {
+			t.Errorf("%s: there was\n%s\nand is\n%s", what, before, after)
+		}
+		l.closed(t)
+		if err := os.WriteFile(path, damaged, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		l, told := opened(t, path, dir)
+		if !strings.Contains(told, "put aside") {
+			t.Errorf("%s: said %q", what, told)
+		}
+		l.closed(t)
+	}
+}

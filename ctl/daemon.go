@@ -69,6 +69,19 @@ type Daemon struct {
 
 	cancel  context.CancelFunc
 	running sync.WaitGroup
+
+	spawning sync.Mutex // guards ending; taken last
+	ending   bool       // nobody may be added to running
+}
+
+// spawn runs f in a goroutine for whose end Close waits; not at all once Close began. It is
+// for who may be called by then: a request may outlive the server's shutdown.
+func (d *Daemon) spawn(f func()) {
+	d.spawning.Lock()
+	defer d.spawning.Unlock()
+	if !d.ending {
+		d.running.Go(f)
+	}
 }
 
 // New opens the state directory, makes what the stored document desires, and
@@ -209,6 +222,9 @@ func (d *Daemon) instance(dir string) string {
 // sockets. The desired configuration stays.
 func (d *Daemon) Close() error {
 	d.cancel()
+	d.spawning.Lock()
+	d.ending = true
+	d.spawning.Unlock()
 	d.running.Wait()
 	d.plugs.keeper.Close() // before edit is taken, which its work may wait for
 	d.doctor.Close()       // what he made goes before the switch does

@@ -32,10 +32,11 @@ type gateways struct {
 
 	naming sync.Mutex // one at a time sets the names
 
-	work sync.Mutex     // one at a time applies
-	used bool           // there was something to apply; guarded by work, and so is what follows
-	last *gatewayState  // what was applied without an error; nil: nothing
-	mtus map[string]int // that were set, by interface
+	work   sync.Mutex     // one at a time applies
+	used   bool           // there was something to apply; guarded by work, and so is what follows
+	last   *gatewayState  // what was applied without an error; nil: nothing
+	mtus   map[string]int // that were set, by interface
+	closed bool
 
 	mu        sync.Mutex // guards what follows; taken last
 	published []api.PublishStatus
@@ -160,6 +161,9 @@ func (g *gateways) apply() {
 	g.names()
 	g.work.Lock()
 	defer g.work.Unlock()
+	if g.closed {
+		return // what is made now would outlive the daemon
+	}
 	s := g.state()
 	nothing := len(s.gateways)+len(s.forwards) == 0
 	var status []nat.Status
@@ -251,6 +255,7 @@ func (g *gateways) list() []api.PublishStatus {
 func (g *gateways) close() {
 	g.work.Lock()
 	defer g.work.Unlock()
+	g.closed = true
 	if err := g.firewall.Close(); err != nil {
 		g.log.Warn("rules of the gateways were not removed", "err", err)
 	}

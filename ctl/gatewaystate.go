@@ -206,7 +206,7 @@ func hostSide(b *config.Bridge, p config.Port, to netip.Addr) string {
 		return slices.ContainsFunc(o.Prefixes("ip"), func(n netip.Prefix) bool { return n.Masked().Contains(to) })
 	}
 	for _, q := range b.Ports {
-		if q.Object() == config.InternalPort && q.Options["tag"] == p.Options["tag"] && has(q.Options) {
+		if q.Object() == config.InternalPort && q.Options.VLAN() == p.Options.VLAN() && has(q.Options) {
 			return q.Name
 		}
 	}

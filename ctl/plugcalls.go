@@ -360,11 +360,6 @@ func (d *Daemon) seePlugPorts() {
 	d.plugs.ports.Store(&all)
 }
 
-// plugStatus is what is true of a plug; item is whom it was made for, or empty.
-func (d *Daemon) plugStatus(b *config.Bridge, p config.Port, g config.Plug, item held.Item) api.PlugStatus {
-	return d.plugStatusAt(d.plugs.portsSeen.ask(recentLimit), b, p, g, item)
-}
-
 // containerOf is what a plug's container is called: an endpoint of Docker's has its
 // container's name once Docker told it.
 func containerOf(g config.Plug) string {
@@ -374,7 +369,8 @@ func containerOf(g config.Plug) string {
 	return g.Container.String()
 }
 
-// plugStatusAt is plugStatus for who has asked for ports already; now is what he was told.
+// plugStatusAt is what is true of a plug; now is what who asked for ports was told, item whom
+// the plug was made for, or empty.
 func (d *Daemon) plugStatusAt(now bool, b *config.Bridge, p config.Port, g config.Plug, item held.Item) api.PlugStatus {
 	s := api.PlugStatus{Bridge: b.Name, Port: p.Name, Container: containerOf(g), IfName: g.IfName, Options: p.Options.Typed()}
 	s.Owner, s.Since = item.Owner, item.Since

@@ -67,8 +67,8 @@ func (d *Daemon) openPlugs(o Options, instance string) error {
 		Hooks: plug.Hooks{Changed: d.plugChanged, Gone: d.plugsGone},
 	})
 	p.gateways = newGateways(instance, o.Plug.ResolvConf, d.log, d.gatewayState)
-	p.portsSeen = recent{work: d.seePlugPorts, start: d.running.Go}
-	p.rulesMade = recent{work: p.gateways.apply, start: d.running.Go}
+	p.portsSeen = recent{work: d.seePlugPorts, start: d.spawn}
+	p.rulesMade = recent{work: p.gateways.apply, start: d.spawn}
 	d.plugs = p
 	d.removeUnnamed() // before anybody makes one
 	return nil

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"vswitch/ctl/config"
+	"vswitch/plug/held"
 	"vswitch/plug/ipam"
 )
 
@@ -145,7 +146,8 @@ func (d *Driver) gateway(p ipam.Pool, want netip.Addr) (netip.Addr, error) {
 
 // given gives the very address that Docker asks for. One that Docker has, and that nothing
 // of it uses, is given again: its release was lost while the switch was away, or Docker never
-// heard that it was given, since the switch was killed before it said so.
+// heard that it was given, since the switch was killed before it said so. Who uses the pool of
+// another driver's network, such as macvlan's, is not known here.
 func (d *Driver) given(p ipam.Pool, want netip.Addr) error {
 	if d.written(p)(want) || want == p.Gateway || slices.Contains(p.Own, want) {
 		return fmt.Errorf("address %s of %s is taken", want, p.Subnet)
@@ -156,7 +158,7 @@ func (d *Driver) given(p ipam.Pool, want netip.Addr) error {
 	}
 	for _, l := range d.leases.Leases(p.Name) {
 		past := l.Since.Before(d.born) || time.Since(l.Since) > young
-		if l.Addr == want && OwnsLease(l.Owner) && l.Owner != gatewayOwner(p.Name) && past && !d.uses(p, want) {
+		if l.Addr == want && OwnsLease(l.Owner) && l.Owner != gatewayOwner(p.Name) && past && d.drives(p) && !d.uses(p, want) {
 			if err := d.leases.ReleaseAddr(p.Name, want); err != nil {
 				return err
 			}
@@ -164,6 +166,14 @@ func (d *Driver) given(p ipam.Pool, want netip.Addr) error {
 		}
 	}
 	return err
+}
+
+// drives says whether a pool's addresses are those of a network of this driver's.
+func (d *Driver) drives(p ipam.Pool) bool {
+	return slices.ContainsFunc(d.o.Switch.Held(), func(i held.Item) bool {
+		n, ok := networkOf(i)
+		return ok && slices.Contains(n.Subnets, p.Subnet)
+	})
 }
 
 // written says which addresses of a pool are somebody's without a lease: those written down
@@ -179,7 +189,7 @@ func (d *Driver) written(p ipam.Pool) func(netip.Addr) bool {
 	}
 	if b, ok := d.o.Switch.Bridge(p.Name); ok {
 		for _, port := range b.Ports {
-			if g, ok := port.Plug(); ok && g.Container.Kind != config.RuntimeContainer && port.Options["tag"] == b.Options["tag"] {
+			if g, ok := port.Plug(); ok && g.Container.Kind != config.RuntimeContainer && port.Options.VLAN() == b.Options.VLAN() {
 				for _, a := range g.Addresses {
 					taken[a.Addr()] = true
 				}

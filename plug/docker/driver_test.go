@@ -270,6 +270,32 @@ func TestAddressesOfTheOperators(t *testing.T) {
 	}
 }
 
+// TestTagZero: tag=0 is no VLAN, of a plug and of a bridge.
+func TestTagZero(t *testing.T) {
+	for _, doc := range []string{
+		strings.Replace(operators, "ip: 10.0.0.50/24", "ip: 10.0.0.50/24\n        tag: 0", 1),
+		strings.Replace(operators, "ip: 10.0.0.1/24", "ip: 10.0.0.1/24\n    tag: 0", 1),
+	} {
+		d, _, _ := newDouble(t, doc)
+		must(t, d, "NetworkDriver.CreateNetwork", create(t, net1, "10.0.0.0/24", false, map[string]string{"bridge": "br0"}))
+		if err := d.leases.Reserve("br0", netip.MustParseAddr("10.0.0.60"), "docker:db eth1"); err != nil {
+			t.Fatal(err)
+		}
+		for id, address := range map[string]string{ep1: "10.0.0.50/24", ep1[:20]: "10.0.0.60/24"} {
+			if _, refusal := posted(t, d, "NetworkDriver.CreateEndpoint", endpointOn(net1, id, address)); !strings.Contains(refusal, "taken by docker:") {
+				t.Errorf("%s: %q", address, refusal)
+			}
+		}
+		p, err := d.resolve("bridge/br0/4")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !d.written(p)(netip.MustParseAddr("10.0.0.50")) {
+			t.Error("Docker may lease 10.0.0.50, which is written down for docker:web")
+		}
+	}
+}
+
 // TestAllOrNothing fails each step of an endpoint's life once.
 func TestAllOrNothing(t *testing.T) {
 	d, s, w := newDouble(t, operators)

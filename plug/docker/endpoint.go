@@ -222,7 +222,7 @@ func (d *Driver) takeAddresses(i held.Item, e *endpoint, n *network) error {
 	}
 	for _, p := range b.Ports {
 		g, ok := p.Plug()
-		if !ok || g.Container.Kind == config.RuntimeContainer || p.Options["tag"] != i.Ports[0].Options["tag"] {
+		if !ok || g.Container.Kind == config.RuntimeContainer || p.Options.VLAN() != i.Ports[0].Options.VLAN() {
 			continue
 		}
 		for _, a := range e.Addresses {
@@ -231,7 +231,7 @@ func (d *Driver) takeAddresses(i held.Item, e *endpoint, n *network) error {
 			}
 		}
 	}
-	if d.holds(networkKey(n.ID), b.Name) || i.Ports[0].Options["tag"] != b.Options["tag"] {
+	if d.holds(networkKey(n.ID), b.Name) || i.Ports[0].Options.VLAN() != b.Options.VLAN() {
 		return nil // nobody else leases there
 	}
 	for _, a := range e.Addresses {

@@ -270,6 +270,15 @@ func TestGivenAgain(t *testing.T) {
 func TestGivenBeforeAKill(t *testing.T) {
 	d, _, _ := newDouble(t, "bridges: []")
 	id, _, _, _ := requested(t, d, "10.1.0.0/16", "", false, nil)
+	addressOf(t, d, id, "", true)
+	if _, refusal := addressOf(t, d, id, "10.1.0.9", false); refusal != "" {
+		t.Fatal(refusal)
+	}
+	// Another driver's network, such as macvlan's: who uses its addresses is not known here.
+	if _, refusal := addressOf(t, newDriver(d.o, d.leases, d.wires), id, "10.1.0.9", false); refusal == "" {
+		t.Fatal("given twice, in another driver's network")
+	}
+	must(t, d, "NetworkDriver.CreateNetwork", create(t, net1, "10.1.0.0/16", false, nil))
 	for range 2 {
 		if _, refusal := addressOf(t, d, id, "10.1.0.7", false); refusal != "" {
 			t.Fatal(refusal)
