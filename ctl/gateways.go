@@ -125,6 +125,18 @@ func (g *gateways) fit(mtus map[string]int) error {
 			delete(g.mtus, name)
 		}
 	}
+	for name, was := range g.mtus { // which are gateways no more
+		if _, still := mtus[name]; still {
+			continue
+		}
+		if link, err := net.InterfaceByName(name); err == nil && link.MTU == was {
+			if err := ports.SetMTU(link.Index, kernelMTU); err != nil {
+				errs = append(errs, fmt.Errorf("set MTU of %s back to %d: %w", name, kernelMTU, err))
+				continue
+			}
+		}
+		delete(g.mtus, name)
+	}
 	return errors.Join(errs...)
 }
 

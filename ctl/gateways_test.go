@@ -141,6 +141,15 @@ func TestGatewayFitsItsContainers(t *testing.T) {
 	if len(g.mtus) != 0 {
 		t.Errorf("set are %v", g.mtus)
 	}
+	// One that is a gateway no more has again what it had.
+	for _, mtus := range []map[string]int{{"br0": 1450}, nil} {
+		if err := h.Do(func() error { return g.fit(mtus) }); err != nil {
+			t.Error(err)
+		}
+	}
+	if is := h.MustExec("ip", "-o", "link", "show", "dev", "br0"); !strings.Contains(is, " mtu 1500 ") || len(g.mtus) != 0 {
+		t.Errorf("no gateway any more, and %s; set are %v", is, g.mtus)
+	}
 }
 
 // Whatever makes a gateway another one makes its rules anew.

@@ -59,7 +59,7 @@ func (d *Daemon) gatewayState() gatewayState {
 			if ok && (gw.Masquerade || gw.Internal || isMade || d.publishes(b)) {
 				s.gateways = append(s.gateways, gw)
 				if !gw.Uplink && mtu(p) == 0 {
-					s.mtus[p.Name] = mtuOf(carried, b.Name)
+					s.mtus[p.Name] = gatewayMTU(gw, p, mtuOf(carried, b.Name))
 				}
 			}
 		}
@@ -70,6 +70,21 @@ func (d *Daemon) gatewayState() gatewayState {
 		}
 	}
 	return s
+}
+
+// minMTU6 is the smallest MTU of IPv6 (RFC 8200): with less the kernel takes it off an interface,
+// with its addresses.
+const minMTU6 = 1280
+
+// gatewayMTU is what a gateway's containers have, where its bridge carries so much.
+func gatewayMTU(g nat.Gateway, p config.Port, carried int) int {
+	if p.Options.VLAN() != 0 && carried < kernelMTU {
+		carried -= 4 // a tunnel carries its tag, too
+	}
+	if slices.ContainsFunc(g.Subnets, func(s netip.Prefix) bool { return s.Addr().Is6() }) {
+		return max(carried, minMTU6)
+	}
+	return max(carried, minInnerMTU)
 }
 
 // madeByDocker lists the interfaces of the host that were made to be gateways of Docker's

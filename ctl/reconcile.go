@@ -106,6 +106,9 @@ func (r *reconciler) start(doc config.Document) error {
 	// a moment in which the host's stack would have seen their frames.
 	gone = append(gone, ports.RemoveStops(links, r.instance, func(l ports.Link) bool {
 		p := r.ports[l.Name]
+		if stay[l.Alias] && (p == nil || p.stop == nil) {
+			return true // not attached yet: who is behind it is to be kept from the host until then
+		}
 		return p != nil && p.stop != nil && p.stop.Kind() == ports.StopClsact && p.link.Index == l.Index
 	})...)
 	if len(gone) > 0 {

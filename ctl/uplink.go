@@ -48,6 +48,7 @@ type uplinkPort struct {
 	local  int            // index of the local port that has what moved; 0: none has
 	told   string         // what a move, or macnat, was told of the host's interfaces
 	held   bool           // not attached until its addresses can move
+	again  time.Time      // not before, after a later move failed
 
 	networks []hostNetwork           // of the host's on the LAN, as far as macnat knows
 	sought   map[soughtKey]time.Time // when it was asked who has an address
@@ -59,6 +60,8 @@ const (
 	uplinkSettle = time.Second
 	uplinkAgain  = 10 * time.Second // after a later move failed
 	heldFor      = 365 * 24 * time.Hour
+
+	maxTAPMTU = 65535 - 14 // tun.c: MAX_MTU less an Ethernet header
 )
 
 // open reads what an earlier run left.
@@ -184,7 +187,7 @@ func (r *reconciler) uplinksLocked(now time.Time) {
 		fresh := x.device != p.device || x.local != local.link.Index || x.told != told
 		rec := r.uplinks.records[name]
 		changed := rec != nil && (!local.link.Up && len(rec.Addresses) > 0 || rec.MAC != p.link.MAC.String())
-		if !fresh && !changed && (x.due.IsZero() || now.Before(x.due)) {
+		if !fresh && !changed && (x.due.IsZero() || now.Before(x.due)) || x.device == p.device && now.Before(x.again) {
 			continue
 		}
 		x.due = time.Time{}
@@ -193,7 +196,8 @@ func (r *reconciler) uplinksLocked(now time.Time) {
 				err = fmt.Errorf("move the addresses of %s to %s: %w", name, p.bridge, err)
 				if x.local != 0 {
 					r.log.Warn("uplink", "err", err)
-					x.due = now.Add(uplinkAgain)
+					x.again = now.Add(uplinkAgain)
+					x.due = x.again
 					continue
 				}
 				r.holdLocked(p, x, now, err)
@@ -336,8 +340,14 @@ func (u *uplinks) has(index int, rec *uplinkRecord) bool {
 // what moved, and else with those that are left.
 func (r *reconciler) stillLocked(rec *uplinkRecord, local int, here bool, now time.Time) uplinkRecord {
 	var there []hostAddress
+	expire := map[string]uint32{} // by route, as the local port has it: routers say anew how long they will do
 	if here && local != 0 {
 		there, _ = addressesOn(local)
+		_ = eachRoute(func(x seenRoute) {
+			if x.by(local) {
+				expire[x.Text] = x.Expires
+			}
+		})
 	}
 	still := *rec
 	still.Addresses, still.Routes = nil, nil
@@ -352,6 +362,9 @@ func (r *reconciler) stillLocked(rec *uplinkRecord, local int, here bool, now ti
 	for _, g := range rec.Routes {
 		if gone := now.Sub(rec.Time); g.Expires == 0 {
 			still.Routes = append(still.Routes, g)
+		} else if left, is := expire[g.Text]; is {
+			g.Expires = left
+			still.Routes = append(still.Routes, g)
 		} else if s := uint32(min(max(gone, 0)/time.Second, forever)); s < g.Expires {
 			g.Expires -= s
 			still.Routes = append(still.Routes, g)
@@ -363,9 +376,9 @@ func (r *reconciler) stillLocked(rec *uplinkRecord, local int, here bool, now ti
 // readyLocked makes the local port ready for the addresses of an interface.
 func (r *reconciler) readyLocked(local, p *portState, x *uplinkPort, needed bool) error {
 	// What the host sends must fit where it leaves. Who sets another MTU by hand has the last word.
-	if x.told != r.hostEndsLocked(p) && mtu(local.port) == 0 && local.link.MTU != p.link.MTU {
-		if err := ports.SetMTU(local.link.Index, p.link.MTU); err != nil {
-			return fmt.Errorf("give %s the MTU %d of %s: %w", local.port.Name, p.link.MTU, p.port.Name, err)
+	if want := min(p.link.MTU, maxTAPMTU); x.told != r.hostEndsLocked(p) && mtu(local.port) == 0 && local.link.MTU != want {
+		if err := ports.SetMTU(local.link.Index, want); err != nil {
+			return fmt.Errorf("give %s the MTU %d of %s: %w", local.port.Name, want, p.port.Name, err)
 		}
 	}
 	if mac := r.mac(local.port); mac.String() != local.link.MAC.String() {

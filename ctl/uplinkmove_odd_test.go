@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -57,12 +58,15 @@ func TestMoveOddities(t *testing.T) {
 			"addr add 2001:db8::1/64 dev v0 nodad", "addr add 2001:db8::2/64 dev v0 nodad", "addr add 2001:db8::3/64 dev v0 nodad"},
 		"metrics": {"addr add 192.0.2.1/24 dev v0 metric 100", "addr add 2001:db8::1/64 dev v0 nodad metric 100",
 			"route add default via 192.0.2.9 dev v0 metric 50", "route add default via 192.0.2.8 dev v0 metric 60 mtu lock 1400 advmss 1300 initcwnd 20 quickack 1"},
-		"scopes":              {"addr add 192.0.2.1/24 dev v0 scope link", "addr add 192.0.3.1/24 dev v0 scope host", "addr add 192.0.4.1/24 brd 192.0.4.0 dev v0 scope site", "addr add fd00::1/64 dev v0 nodad mngtmpaddr"},
-		"IPv4 by an IPv6 hop": {"addr add 192.0.2.1/24 dev v0", "addr add 2001:db8::1/64 dev v0 nodad", "route add 10.0.0.0/8 via inet6 2001:db8::9 dev v0"},
-		"IPv6 with lifetimes": {"addr add 2001:db8::1/64 dev v0 nodad valid_lft 3000 preferred_lft 2000", "addr add 2001:db8::2/64 dev v0 nodad valid_lft 3000 preferred_lft 2000", "addr add 2001:db8:1::1/64 dev v0 nodad valid_lft 3000 preferred_lft 2000"},
-		"tos and tables":      {"addr add 192.0.2.1/24 dev v0", "route add 10.0.0.0/8 tos 0x10 via 192.0.2.9 dev v0", "route add 10.0.0.0/8 via 192.0.2.8 dev v0", "route add 10.0.0.0/8 via 192.0.2.7 dev v0 metric 9 table 100"},
-		"IPv6 by source":      {"addr add 2001:db8::1/64 dev v0 nodad", "-6 route add 2001:db8:7::/48 from 2001:db8::/64 via 2001:db8::9 dev v0", "-6 route add 2001:db8:7::/48 via 2001:db8::8 dev v0", "-6 route add default via 2001:db8::9 dev v0 pref high"},
-		"what has no way":     {"addr add 192.0.2.1/24 dev v0", "route add blackhole 10.0.0.0/8", "route add unreachable default metric 4000"},
+		"scopes":                            {"addr add 192.0.2.1/24 dev v0 scope link", "addr add 192.0.3.1/24 dev v0 scope host", "addr add 192.0.4.1/24 brd 192.0.4.0 dev v0 scope site", "addr add fd00::1/64 dev v0 nodad mngtmpaddr"},
+		"IPv4 by an IPv6 hop":               {"addr add 192.0.2.1/24 dev v0", "addr add 2001:db8::1/64 dev v0 nodad", "route add 10.0.0.0/8 via inet6 2001:db8::9 dev v0"},
+		"IPv6 with lifetimes":               {"addr add 2001:db8::1/64 dev v0 nodad valid_lft 3000 preferred_lft 2000", "addr add 2001:db8::2/64 dev v0 nodad valid_lft 3000 preferred_lft 2000", "addr add 2001:db8:1::1/64 dev v0 nodad valid_lft 3000 preferred_lft 2000"},
+		"tos and tables":                    {"addr add 192.0.2.1/24 dev v0", "route add 10.0.0.0/8 tos 0x10 via 192.0.2.9 dev v0", "route add 10.0.0.0/8 via 192.0.2.8 dev v0", "route add 10.0.0.0/8 via 192.0.2.7 dev v0 metric 9 table 100"},
+		"IPv6 by source":                    {"addr add 2001:db8::1/64 dev v0 nodad", "-6 route add 2001:db8:7::/48 from 2001:db8::/64 via 2001:db8::9 dev v0", "-6 route add 2001:db8:7::/48 via 2001:db8::8 dev v0", "-6 route add default via 2001:db8::9 dev v0 pref high"},
+		"two gateways":                      {"addr add 192.0.2.1/24 dev v0", "route add default via 192.0.2.9 dev v0", "route append default via 192.0.2.8 dev v0"},
+		"two gateways behind another NIC's": append(m0, "route add default via 203.0.113.9 dev m0", "addr add 192.0.2.1/24 dev v0", "route append default via 192.0.2.9 dev v0", "route append default via 192.0.2.8 dev v0"),
+		"gateways around another NIC's":     append(m0, "addr add 192.0.2.1/24 dev v0", "route add default via 192.0.2.9 dev v0", "route append default via 203.0.113.9 dev m0", "route append default via 192.0.2.8 dev v0"),
+		"what has no way":                   {"addr add 192.0.2.1/24 dev v0", "route add blackhole 10.0.0.0/8", "route add unreachable default metric 4000"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			twoEnds(t, func(v0, v1 end) error {
@@ -127,4 +131,36 @@ func TestMissing(t *testing.T) {
 	if len(lost.Addresses) != 2 || len(lost.Routes) != 1 || lost.Addresses[0].Prefix.Addr().Is4() || lost.Routes[0].isIPv4() {
 		t.Errorf("set up anew: lacks %v, %v, want what is IPv6", lost.Addresses, lost.Routes)
 	}
+}
+
+// TestRoutesThatRoutersKeep: a route with a lifetime goes back with what is left of it where it
+// is now: routers say anew how long it holds, and it was short when it moved.
+func TestRoutesThatRoutersKeep(t *testing.T) {
+	twoEnds(t, func(v0, _ end) error {
+		addresses, err := addressesOn(v0.index)
+		if err != nil {
+			return err
+		}
+		routes, err := routesBy(v0.index, addresses)
+		if err != nil {
+			return err
+		}
+		now := time.Now()
+		rec := &uplinkRecord{Time: now.Add(-time.Hour), Addresses: addresses, Routes: routes} // the route had 1000 s then
+		left := func(here bool) (n uint32) {
+			for _, g := range new(reconciler).stillLocked(rec, v0.index, here, now).Routes {
+				if strings.HasPrefix(g.Text, "::/0") {
+					n = g.Expires
+				}
+			}
+			return n
+		}
+		if n := left(true); n < 900 || n > 1000 {
+			t.Errorf("it goes back for %d s, want 1000 or a little less", n)
+		}
+		if n := left(false); n != 0 {
+			t.Errorf("it has gone with its interface, and goes back for %d s", n)
+		}
+		return nil
+	}, "addr add 2001:db8::1/64 dev v0 nodad", "-6 route add default via 2001:db8::9 dev v0 expires 1000")
 }

@@ -21,7 +21,7 @@ type hostRoute struct {
 	Behind bool `json:"behind,omitempty"` // a route of the same key by another interface comes before it
 
 	key   routeKey
-	rival bool // another interface has a route of the same key
+	rival bool // another interface has a route of the same key, or this one has two
 }
 
 // routeKey is what a kernel takes for the same route when it is asked to replace one.
@@ -82,12 +82,19 @@ func contest(routes []hostRoute, from int) error {
 			behind[x.key] = others[x.key]
 		}
 	})
+	count, before := map[routeKey]int{}, map[routeKey]bool{}
+	for i := range routes {
+		count[routes[i].key]++
+	}
 	for i := range routes {
 		g := &routes[i]
-		g.rival = others[g.key]
+		g.rival = others[g.key] || count[g.key] > 1
 		if is, there := behind[g.key]; there {
 			g.Behind = is
 		}
+		// Of two routers of one LAN: to replace the one would be to lose the other.
+		g.Behind = g.Behind || before[g.key]
+		before[g.key] = true
 	}
 	return err
 }

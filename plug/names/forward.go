@@ -41,8 +41,9 @@ func (s *Server) ask(q *dns.Msg) *dns.Msg {
 	for i := range conf.attempts * len(servers) {
 		server := servers[i%len(servers)]
 		var m *dns.Msg
+		asked := time.Now()
 		m, err = s.askOne(ctx, server, conf.timeout, q)
-		s.hosts.silence.note(server, err == nil)
+		s.hosts.silence.note(server, asked, err == nil)
 		if err != nil {
 			if ctx.Err() != nil {
 				break

@@ -107,24 +107,35 @@ type silence struct {
 }
 
 type missed struct {
-	count int
-	last  time.Time
+	count    int
+	last     time.Time
+	answered time.Time
 }
 
-func (s *silence) note(server netip.Addr, answered bool) {
+// note tells what became of a question that a server was asked at a time. One that it answered
+// another meanwhile was not for want of a server: whoever has a domain of his own can ask for as
+// many names that nobody answers as he likes, all at once.
+func (s *silence) note(server netip.Addr, asked time.Time, answered bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if answered {
-		delete(s.of, server)
-		return
-	}
 	now := time.Now()
 	for a, m := range s.of { // servers of a file that has changed since
-		if now.Sub(m.last) > silentRest {
+		if now.Sub(m.last) > silentRest && now.Sub(m.answered) > silentRest {
 			delete(s.of, a)
 		}
 	}
-	s.of[server] = missed{s.of[server].count + 1, now}
+	m := s.of[server]
+	switch {
+	case answered:
+		m = missed{answered: now}
+	case m.answered.After(asked):
+		return
+	case now.Sub(m.last) > silentRest:
+		m.count, m.last = 1, now
+	default:
+		m.count, m.last = m.count+1, now
+	}
+	s.of[server] = m
 }
 
 // order is in which order servers are asked: the file's, but those last that seem to be dead.
