@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"runtime"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -80,6 +81,20 @@ func newWire(t *testing.T) *wire {
 	}
 	for _, name := range []string{"out0", "in0"} {
 		must("set up "+name, netlink.LinkSetUp(&netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Name: name}}))
+	}
+	// The kernel's worker that follows carriers has still to give them their queues: until then
+	// they lose what is sent, without an error.
+	for _, name := range []string{"out0", "in0"} {
+		for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+			l, err := netlink.LinkByName(name)
+			must("look at "+name, err)
+			if l.Attrs().OperState == netlink.OperUp {
+				break
+			}
+			if time.Now().After(end) {
+				t.Fatalf("%s is %s after 10 s", name, l.Attrs().OperState)
+			}
+		}
 	}
 	w := &wire{t: t, out: openPacket(t, "out0", 0), in: openPacket(t, "in0", unix.ETH_P_ALL), buf: make([]byte, BufferLen)}
 	must("ask for auxdata", unix.SetsockoptInt(w.in, unix.SOL_PACKET, unix.PACKET_AUXDATA, 1))
