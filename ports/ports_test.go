@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -48,6 +49,20 @@ func in(t *testing.T, f func(t *testing.T, v0, v1 Link)) {
 				return
 			}
 			ls = append(ls, l)
+		}
+		// Until the kernel's worker that follows carriers has given them their queues, they
+		// lose what is sent, without an error.
+		for _, l := range ls {
+			for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+				is, err := netlink.LinkByIndex(l.Index)
+				if err == nil && is.Attrs().OperState == netlink.OperUp {
+					break
+				}
+				if time.Now().After(end) {
+					t.Errorf("%s is not up after 10 s: %v", l.Name, err)
+					return
+				}
+			}
 		}
 		f(t, ls[0], ls[1])
 	}()
